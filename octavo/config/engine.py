@@ -1,0 +1,59 @@
+"""EngineConfig: all settings, composed of the parts and never inherited."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from octavo.config.cache import CacheConfig
+from octavo.config.model import ModelConfig
+from octavo.config.observe import ObserveConfig
+from octavo.config.option import options
+from octavo.config.schedule import ScheduleConfig
+from octavo.config.serve import ServeConfig
+from octavo.core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
+
+    @classmethod
+    def from_flat(cls, values: dict[str, Any]) -> EngineConfig:
+        """Builds the parts from one flat mapping (LLM's keyword arguments, a parsed command line).
+
+        UserError names an unknown key and its closest neighbours.
+        """
+        parts: dict[str, dict[str, Any]] = {part.name: {} for part in dataclasses.fields(cls)}
+        owner = owners()
+        for key, value in values.items():
+            if key not in owner:
+                raise UserError(f"unknown setting {key!r}", hint=_closest(key, list(owner)), field=key)
+            parts[owner[key]][key] = value
+        return cls(**{name: PARTS[name](**given) for name, given in parts.items()})
+
+
+PARTS: dict[str, Any] = {
+    "model": ModelConfig,
+    "cache": CacheConfig,
+    "schedule": ScheduleConfig,
+    "serve": ServeConfig,
+    "observe": ObserveConfig,
+}
+
+
+def owners() -> dict[str, str]:
+    """Which part of EngineConfig owns each option."""
+    return {field.name: part for part, kind in PARTS.items() for field, _ in options(kind)}
+
+
+def _closest(key: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, known, n=3)
+    return f"did you mean {', '.join(close)}?" if close else "see docs/reference/settings.md"

@@ -1,0 +1,41 @@
+"""Forward: all device inputs of one step, made by the runner and handed down explicitly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class HostBounds(NamedTuple):
+    """What the host knows without asking the device: upper bounds, for grids and splits."""
+
+    rows: int
+    tokens: int
+    max_query: int  # longest row of this step
+    max_context: int  # longest context after this step
+
+
+@dataclass(slots=True)
+class GroupInputs:
+    """The view one cache group has of the step."""
+
+    lengths: Tensor  # [rows] int32: context length after this step's positions
+    tables: Tensor  # [rows, pages] int32: physical page of each logical page, 0 where none
+    slots: Tensor  # [tokens] int64: page * tokens_per_page + offset, where each token's KV goes
+
+
+@dataclass(slots=True)
+class Forward:
+    """Device inputs of one step. Rows are concatenated, nothing is padded on a CPU."""
+
+    tokens: Tensor  # [n] int64
+    positions: Tensor  # [n] int64, absolute
+    row_start: Tensor  # [rows + 1] int32: offsets of the rows in `tokens`
+    logits_at: Tensor  # [m] int64: positions of `tokens` whose hidden state is projected
+    groups: tuple[GroupInputs, ...]
+    caches: dict[str, Tensor]  # layer name -> paged cache, shaped by the backend's layout
+    bounds: HostBounds
+    meta: dict[int, Any] = field(default_factory=dict)  # per group, from AttentionBackend.plan
+    adapters: Tensor | None = None  # [rows] int32 adapter slot
