@@ -1,0 +1,1 @@
+"""Benchmarks: JSON out, compared by compare.py."""
