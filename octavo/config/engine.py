@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo.config.cache import CacheConfig
+from octavo.config.foreign import apply_foreign
 from octavo.config.model import ModelConfig
 from octavo.config.observe import ObserveConfig
-from octavo.config.option import options
 from octavo.config.schedule import ScheduleConfig
 from octavo.config.serve import ServeConfig
+from octavo.config.values import Setting, checked, settings
 from octavo.core.errors import UserError
 
 
@@ -27,14 +28,16 @@ class EngineConfig:
     def from_flat(cls, values: dict[str, Any]) -> EngineConfig:
         """Builds the parts from one flat mapping (LLM's keyword arguments, a parsed command line).
 
-        UserError names an unknown key and its closest neighbours.
+        Every value is checked and converted; vLLM's settings without an owner are logged or refused
+        (foreign.py). UserError names a bad value, or an unknown key and its closest neighbours.
         """
         parts: dict[str, dict[str, Any]] = {part.name: {} for part in dataclasses.fields(cls)}
         owner = owners()
-        for key, value in values.items():
+        for key, value in apply_foreign(values).items():
             if key not in owner:
                 raise UserError(f"unknown setting {key!r}", hint=_closest(key, list(owner)), field=key)
-            parts[owner[key]][key] = value
+            part, setting = owner[key]
+            parts[part][key] = checked(setting, value)
         return cls(**{name: PARTS[name](**given) for name, given in parts.items()})
 
 
@@ -47,9 +50,9 @@ PARTS: dict[str, Any] = {
 }
 
 
-def owners() -> dict[str, str]:
-    """Which part of EngineConfig owns each option."""
-    return {field.name: part for part, kind in PARTS.items() for field, _ in options(kind)}
+def owners() -> dict[str, tuple[str, Setting]]:
+    """Each setting, and which part of EngineConfig owns it."""
+    return {setting.name: (part, setting) for part, kind in PARTS.items() for setting in settings(kind)}
 
 
 def _closest(key: str, known: list[str]) -> str:

@@ -38,6 +38,7 @@ class CoreStats(msgspec.Struct, frozen=True, omit_defaults=True):
     prefix_hits: int = 0  # of them found
     preemptions: int = 0
     copies: int = 0
+    forks: int = 0  # rows that began from another row's prompt
     steps: int = 0
     overlapped: int = 0  # steps submitted while another was in flight
     prompt_tokens: int = 0  # computed, without hits

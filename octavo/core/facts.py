@@ -92,6 +92,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int
     dtype: str
     attention: str
+    budget: int = 0  # tokens in one step; 0: the worker leaves it to the settings
     decisions: tuple[Decision, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
     load_seconds: float = 0.0

@@ -93,6 +93,14 @@ class HFConfig:
             raise self._odd(key, value, "a token id or a list of them")
         return tuple(values)
 
+    def overlaid(self, values: Mapping[str, Any]) -> HFConfig:
+        """A copy with `values` laid over it; objects are merged, everything else replaced."""
+        merged = dict(self._data)
+        for key, value in values.items():
+            old = merged.get(key)
+            merged[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        return HFConfig(merged, self.source)
+
     def sub(self, key: str) -> HFConfig:
         value = self._get(key, _MISSING)
         if not isinstance(value, dict):

@@ -30,7 +30,7 @@ class Work(NamedTuple):
 
     slot: int
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls on a Work
     drafts: int
     logits: int
 

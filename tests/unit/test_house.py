@@ -17,7 +17,12 @@ DANGEROUS = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
 
 
 def found(check) -> list[str]:
-    return [f"{name}:{node.lineno}" for name, tree in TREES.items() for node in ast.walk(tree) if check(name, node)]
+    return [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if check(name, node)
+    ]
 
 
 def called(node: ast.AST) -> str:
@@ -34,7 +39,9 @@ def test_nothing_can_execute_data():
         shell = isinstance(node, ast.Call) and any(
             k.arg == "shell" and ast.unparse(k.value) == "True" for k in node.keywords
         )
-        return shell or what in {"eval", "exec", "torch.load"} or what.endswith((".recv_pyobj", ".send_pyobj"))
+        return (
+            shell or what in {"eval", "exec", "torch.load"} or what.endswith((".recv_pyobj", ".send_pyobj"))
+        )
 
     assert found(bad) == []
 
@@ -56,7 +63,9 @@ def test_capabilities_are_asked_in_one_place():
 
     def bad(name: str, node: ast.AST) -> bool:
         literal = (
-            called(node) in {"getattr", "hasattr"} and len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
+            called(node) in {"getattr", "hasattr"}
+            and len(node.args) > 1
+            and isinstance(node.args[1], ast.Constant)
         )
         return literal and not name.startswith("octavo/platform/")
 
@@ -81,7 +90,9 @@ def test_device_values_are_copied_to_the_host_in_one_place():
     assert hits == []
 
 
-@pytest.mark.parametrize("module", ["octavo", "octavo.scheduler.scheduler", "octavo.front.service", "octavo.server.app"])
+@pytest.mark.parametrize(
+    "module", ["octavo", "octavo.scheduler.scheduler", "octavo.front.service", "octavo.server.app"]
+)
 def test_the_front_never_loads_torch(module):
     code = f"import sys, {module}; bad = {{'torch', 'transformers'}} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

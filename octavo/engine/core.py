@@ -1,0 +1,115 @@
+"""EngineCore: scheduler, loop and executor behind a handful of calls.
+
+Owns the order of start-up and what happens to a request the scheduler refuses. Knows nothing
+of processes, sockets or text.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from octavo.config.engine import EngineConfig
+from octavo.core.errors import EngineError, Fault, NotFound
+from octavo.core.events import CoreStats
+from octavo.core.facts import ModelFiles, Ready
+from octavo.core.request import Delta, EngineRequest, Finish
+from octavo.core.runner import Progress
+from octavo.engine.loop import Loop
+from octavo.executor.executor import Executor
+from octavo.scheduler.scheduler import Scheduler
+from octavo.scheduler.state import Limits
+
+_log = logging.getLogger(__name__)
+_BUDGET = 2048  # tokens in a step where neither worker nor settings name one
+
+
+class EngineCore:
+    """Runs requests to their end, one `step` at a time. All calls come from one thread."""
+
+    def __init__(self, config: EngineConfig, files: ModelFiles, executor: Executor) -> None:
+        self._config = config
+        self._files = files
+        self._executor = executor
+        self._scheduler: Scheduler
+        self._loop: Loop
+        self._refused: list[Delta] = []
+
+    def start(self, progress: Progress) -> Ready:
+        """Loads the model and plans its memory. Raises what the worker raised."""
+        ready = self._executor.start(progress)
+        limits = limits_of(self._config, self._files, ready)
+        self._scheduler = Scheduler(ready.cache, limits)
+        self._loop = Loop(self._scheduler, self._executor, limits.depth)
+        return ready
+
+    def add(self, requests: Iterable[EngineRequest]) -> None:
+        """Queues requests. One that is refused ends with Finish.ERROR at the next step."""
+        for request in requests:
+            try:
+                self._scheduler.add(request)
+            except EngineError as error:
+                self._refuse(request, str(error))
+            except Exception as error:  # one bad request must not end its neighbours
+                _log.exception("request %s could not be queued", request.id)
+                self._refuse(request, f"internal error: {type(error).__name__}")
+
+    def abort(self, ids: Iterable[str]) -> None:
+        """Ends requests; unknown ids are ignored (they may have finished meanwhile)."""
+        self._scheduler.abort(tuple(ids))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._refused) or self._scheduler.busy or self._loop.in_flight > 0
+
+    @property
+    def in_flight(self) -> int:
+        """Plans that wait for their result."""
+        return self._loop.in_flight
+
+    def step(self) -> list[Delta]:
+        """One turn of the loop; an idle core returns at once."""
+        deltas, self._refused = self._refused, []
+        if self._scheduler.busy or self._loop.in_flight:
+            deltas += self._loop.turn()
+        return deltas
+
+    def stats(self) -> CoreStats:
+        return self._scheduler.stats()
+
+    def call(self, name: str, args: dict[str, Any]) -> Any:
+        """Rare control. NotFound for a name nobody here knows."""
+        own: dict[str, Callable[[], Any]] = {
+            "stats": self.stats,
+            "reset_prefix_cache": self._scheduler.reset_prefix_cache,
+        }
+        if name in own:
+            return own[name]()
+        if self.busy:
+            raise Fault(f"{name} needs an idle engine")
+        answers = self._executor.call(name, args)
+        if not answers:
+            raise NotFound(f"unknown call {name!r}", hint=f"known: {', '.join(own)}", field="name")
+        return answers[0]
+
+    def close(self) -> None:
+        self._executor.close()
+
+    def _refuse(self, request: EngineRequest, why: str) -> None:
+        self._refused.append(Delta(id=request.id, finish=Finish.ERROR, error=why))
+
+
+def limits_of(config: EngineConfig, files: ModelFiles, ready: Ready) -> Limits:
+    """The scheduler's limits: what the worker found, then what the settings say."""
+    schedule = config.schedule
+    return Limits(
+        max_rows=ready.cache.max_rows,
+        budget=ready.budget or schedule.max_num_batched_tokens or _BUDGET,
+        max_model_len=ready.max_model_len,
+        depth=2 if schedule.async_scheduling else 1,
+        chunk_cap=schedule.long_prefill_token_threshold,
+        policy=schedule.scheduling_policy,
+        prefix_caching=config.cache.enable_prefix_caching,
+        model_key=files.identity or files.name,
+    )

@@ -1,0 +1,22 @@
+"""Where the runner lives. The only file of the engine that names the runner, and only when called,
+so that importing the engine never loads torch."""
+
+from __future__ import annotations
+
+from octavo.config.engine import EngineConfig
+from octavo.core.facts import ModelFiles
+from octavo.core.runner import Runner
+from octavo.executor.executor import Executor
+from octavo.executor.inline import InlineExecutor
+
+
+def make_executor(config: EngineConfig, files: ModelFiles) -> Executor:
+    """The runner in a thread of this process."""
+
+    def make_runner() -> Runner:
+        from octavo.runner.runner import Runner as DeviceRunner
+
+        runner: Runner = DeviceRunner(config, files)
+        return runner
+
+    return InlineExecutor(make_runner)

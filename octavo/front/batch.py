@@ -1,0 +1,121 @@
+"""Many requests driven to their end by the caller's own thread, for offline use.
+
+Knows a synchronous client and how outputs are folded; nothing of prompts, settings or progress bars.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from octavo.core.request import Delta, EngineRequest
+from octavo.front.answer import Answer
+from octavo.front.collect import Collector
+from octavo.front.outputs import RequestOutput
+from octavo.front.params import RequestOutputKind
+from octavo.front.prepared import Prepared
+from octavo.observe.meter import Meter
+from octavo.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+Told = Callable[[int, int], None]  # requests that ended just now, tokens generated just now
+
+
+class SyncClient(Protocol):
+    """An engine in this process. `step` returns news of one turn, which may be none."""
+
+    @property
+    def busy(self) -> bool: ...
+    def submit(self, requests: Iterable[EngineRequest]) -> None: ...
+    def abort(self, ids: Iterable[str]) -> None: ...
+    def step(self) -> list[Delta]: ...
+
+
+class _Job:
+    """One request under way."""
+
+    def __init__(self, prepared: Prepared, tokenizer: Tokenizer | None, meter: Meter) -> None:
+        params = prepared.params
+        self.id = prepared.requests[0].id
+        self.rows = [request.id for request in prepared.requests]
+        self.answer = Answer(prepared, tokenizer)
+        self.collector = Collector(prepared, RequestOutputKind.FINAL_ONLY)
+        sampling = prepared.requests[0].sampling
+        most = sampling.max_tokens if sampling is not None else 0
+        self.meter = meter.begin(len(prepared.token_ids), most, params.n, meter.clock())
+
+
+class Batch:
+    """Requests under way and outputs not yet taken, by the id of a request's first row."""
+
+    def __init__(self, client: SyncClient, tokenizer: Tokenizer | None, meter: Meter) -> None:
+        self._client = client
+        self._tokenizer = tokenizer
+        self._meter = meter
+        self._jobs: dict[str, _Job] = {}  # by row id
+        self._done: dict[str, RequestOutput] = {}
+
+    def submit(self, prepared: Sequence[Prepared]) -> list[str]:
+        """Queues requests; they start with the next `finish`."""
+        keys = []
+        for one in prepared:
+            job = _Job(one, self._tokenizer, self._meter)
+            self._jobs.update(dict.fromkeys(job.rows, job))
+            self._client.submit(one.requests)
+            keys.append(job.id)
+        return keys
+
+    def finish(self, keys: Sequence[str], told: Told = lambda ended, tokens: None) -> list[RequestOutput]:
+        """Outputs of these requests, in this order. Others go on beside them and keep theirs.
+
+        When it is interrupted every request under way is given up, so that the engine is idle again.
+        """
+        waiting = {key for key in keys if key not in self._done}
+        try:
+            while waiting:
+                ended, tokens = self._turn()
+                waiting.difference_update(ended)
+                told(len(ended), tokens)
+        except BaseException:
+            self.cancel()
+            raise
+        return [self._done.pop(key) for key in keys]
+
+    def cancel(self) -> None:
+        """Gives up everything under way and waits for the step that is running."""
+        self._client.abort(list(self._jobs))
+        self._jobs.clear()
+        self._done.clear()
+        while self._client.busy:
+            self._client.step()
+
+    def _turn(self) -> tuple[list[str], int]:
+        ended, tokens = [], 0
+        for delta in self._client.step():
+            job = self._jobs.get(delta.id)
+            if job is None:
+                continue
+            tokens += self._take(job, delta)
+            if job.answer.done:
+                ended.append(job.id)
+                self._done[job.id] = job.collector.whole()
+                for row in job.rows:
+                    del self._jobs[row]
+        return ended, tokens
+
+    def _take(self, job: _Job, delta: Delta) -> int:
+        chunk = job.answer.feed(delta)
+        if aborts := job.answer.take_aborts():
+            self._client.abort(aborts)
+        if chunk is None:
+            return 0
+        if chunk.error is not None:
+            log.error("request %s failed: %s", job.id, chunk.error)
+        job.collector.add(chunk)
+        job.meter.tokens(chunk.index, len(chunk.token_ids))
+        if chunk.cached_tokens and chunk.index == 0:
+            job.meter.cached(chunk.cached_tokens)
+        if chunk.finish_reason is not None:
+            job.meter.finish(chunk.index, chunk.finish_reason, chunk.timeline)
+        return len(chunk.token_ids)

@@ -1,0 +1,74 @@
+"""What a model's own files say about sampling: generation_config.json. Nothing of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from octavo.config.model import ModelConfig
+from octavo.core.errors import ArtefactError, UserError
+from octavo.core.facts import ModelFiles
+from octavo.core.hf_config import HFConfig
+from octavo.front.params import SamplingParams
+
+_NAMES = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+    "max_tokens": "max_tokens",
+}
+_FILE = "generation_config.json"
+
+
+class Defaults(NamedTuple):
+    """Sampling fields a request gets when it leaves them out, and ids that end a text."""
+
+    sampling: Mapping[str, Any]
+    eos: tuple[int, ...] = ()
+
+
+def read_defaults(config: ModelConfig, files: ModelFiles) -> Defaults:
+    """ids always come from the model's file; sampling fields as --generation-config says.
+
+    ArtefactError for a broken file, UserError for overrides that cannot be.
+    """
+    own = _read(Path(files.root) / _FILE) if files.config is not None else HFConfig({}, _FILE)
+    chosen = own
+    if config.generation_config == "vllm":
+        chosen = HFConfig({}, _FILE)
+    elif config.generation_config != "auto":
+        chosen = _read(Path(config.generation_config).expanduser() / _FILE, needed=True)
+        own = chosen if chosen.has("eos_token_id") else own
+    sampling = {**_sampling(chosen), **_overrides(config.override_generation_config or {})}
+    try:
+        SamplingParams(**sampling)
+    except UserError as error:
+        raise ArtefactError(
+            f"{chosen.source}: {error}", hint="mend it or use --generation-config vllm"
+        ) from error
+    return Defaults(sampling, own.ids("eos_token_id"))
+
+
+def _read(path: Path, needed: bool = False) -> HFConfig:
+    if not path.is_file() and not needed:
+        return HFConfig({}, str(path))
+    return HFConfig.load(path)
+
+
+def _sampling(config: HFConfig) -> dict[str, Any]:
+    return {name: config.raw(key) for key, name in _NAMES.items() if config.has(key)}
+
+
+def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
+    for key in given:
+        if key not in _NAMES:
+            raise UserError(
+                f"override_generation_config has no field {key[:40]!r}",
+                hint=f"known: {', '.join(_NAMES)}",
+                field="override_generation_config",
+            )
+    return {_NAMES[key]: value for key, value in given.items() if value is not None}

@@ -1,0 +1,26 @@
+"""Linear: one projection, or several over the same input fused by name.
+
+Knows nothing of how weights are stored: the scope's quantisation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from octavo.nn.build import Build
+from octavo.nn.protocols import Part
+
+
+class Linear:
+    """`Linear(b, (Part("q_proj", 64), Part("k_proj", 16)), 64)` fills its rows from
+    b/q_proj and b/k_proj. Call: [n, n_in] -> [n, sum of rows]."""
+
+    def __init__(self, b: Build, parts: Sequence[Part], n_in: int, *, bias: bool = False) -> None:
+        self.sizes = [part.rows for part in parts]
+        self._weights = b.quant.linear(b, parts, n_in, bias)
+        b.on_finish(self._weights)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._weights(x)

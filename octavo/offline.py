@@ -1,0 +1,342 @@
+"""LLM: a model in this process, for programs. vLLM's names and behaviour.
+
+Owns the order of start-up and shutdown and the progress bar; requests are built and answered by
+`front`, computed by the engine.
+"""
+
+from __future__ import annotations
+
+import random
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from octavo.checkpoint.find import locate
+from octavo.core.errors import Unsupported, UserError
+from octavo.engine.inline import InlineClient
+from octavo.front import calls
+from octavo.front.batch import Batch, Told
+from octavo.front.forms import several
+from octavo.front.hf_view import HFView
+from octavo.front.metrics import Metric, snapshot
+from octavo.front.outputs import RequestOutput
+from octavo.front.params import SamplingParams
+from octavo.front.prepared import Prepared
+from octavo.front.prompt import ChatOptions, PromptBuilder, load_text
+from octavo.observe.meter import Meter
+from octavo.text.chat import find_template
+
+Params = SamplingParams | Sequence[SamplingParams] | None
+Bar = bool | Callable[..., Any]
+
+
+class LLM:
+    """A model, loaded by the constructor.
+
+    `model` is a Hugging Face id, a folder or a .gguf file; none is the default model. Settings are
+    those of `octavo serve` without the server's, in vLLM's names; its settings that do not exist
+    here are taken at their neutral values. UserError says what cannot be and what would do.
+
+    A context manager; without `with` the engine ends with the object or the program.
+    """
+
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        self.config = calls.config_from(model, settings)
+        self._files = locate(self.config.model)
+        self._text = load_text(self.config.model, self._files)
+        self._client = InlineClient(self.config, self._files)
+        self._close = weakref.finalize(self, self._client.close)
+        self.ready = self._client.ready
+        draws = random.Random(self.config.model.seed)
+        self._builder = PromptBuilder.of(
+            self.config, self._text, self.ready, draw=lambda: draws.getrandbits(63)
+        )
+        self._meter = Meter(self.ready.max_model_len)
+        self._batch = Batch(self._client, self._text.tokenizer, self._meter)
+        self._queued: dict[str, str] = {}  # first row of an enqueued request -> its id
+
+    @classmethod
+    def from_engine_args(cls, args: Any) -> LLM:
+        """From an object whose attributes are settings (vLLM's EngineArgs)."""
+        return cls(**vars(args))
+
+    # -- generation -----------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Any,
+        sampling_params: Params = None,
+        *,
+        use_tqdm: Bar = True,
+        lora_request: Any = None,
+        priority: Sequence[int] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Completes prompts: text, token ids, {"prompt": ...}, {"prompt_token_ids": ...}, or a list of
+        them. One SamplingParams for all or one for each; none means the model's own defaults.
+
+        Outputs come in the order of the prompts. Nothing runs when any prompt is refused.
+        """
+        calls.refuse(lora_request=lora_request, mm_processor_kwargs=mm_processor_kwargs)
+        return self._run(self._prompts(prompts, sampling_params, priority, tokenization_kwargs), use_tqdm)
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: Params = None,
+        use_tqdm: Bar = True,
+        lora_request: Any = None,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Answers one conversation (a list of messages) or several (a list of such lists)."""
+        how = self._how(
+            chat_template,
+            chat_template_content_format,
+            add_generation_prompt,
+            continue_final_message,
+            tools,
+            chat_template_kwargs,
+        )
+        calls.refuse(lora_request=lora_request, mm_processor_kwargs=mm_processor_kwargs)
+        return self._run(
+            self._conversations(messages, sampling_params, None, how, tokenization_kwargs), use_tqdm
+        )
+
+    def enqueue(
+        self,
+        prompts: Any,
+        sampling_params: Params = None,
+        *,
+        use_tqdm: Bar = True,
+        lora_request: Any = None,
+        priority: Sequence[int] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """As generate, but returns the requests' ids at once; `wait_for_completion` computes them."""
+        calls.refuse(lora_request=lora_request, mm_processor_kwargs=mm_processor_kwargs)
+        return self._enqueue(self._prompts(prompts, sampling_params, priority, tokenization_kwargs))
+
+    def enqueue_chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: Params = None,
+        *,
+        use_tqdm: Bar = True,
+        lora_request: Any = None,
+        priority: Sequence[int] | None = None,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """As chat, but returns the requests' ids at once."""
+        how = self._how(
+            chat_template,
+            chat_template_content_format,
+            add_generation_prompt,
+            continue_final_message,
+            tools,
+            chat_template_kwargs,
+        )
+        calls.refuse(lora_request=lora_request, mm_processor_kwargs=mm_processor_kwargs)
+        return self._enqueue(
+            self._conversations(messages, sampling_params, priority, how, tokenization_kwargs)
+        )
+
+    def wait_for_completion(
+        self, output_type: type | None = None, *, use_tqdm: Bar = True
+    ) -> list[RequestOutput]:
+        """Computes everything enqueued and returns it in the order of enqueueing."""
+        if output_type not in (None, RequestOutput):
+            raise Unsupported("only RequestOutput is produced", field="output_type")
+        keys, self._queued = list(self._queued), {}
+        return self._finish(keys, use_tqdm)
+
+    # -- the model and the engine ---------------------------------------------------------
+
+    def get_tokenizer(self) -> HFView:
+        """encode, decode, apply_chat_template and the like, with transformers' names."""
+        return calls.tokenizer_view(self._text, self._builder)
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        return self._builder.default_params()
+
+    def get_metrics(self) -> list[Metric]:
+        """Counters, gauges and histograms since the start, under vLLM's names."""
+        return snapshot(self._meter, self._client.stats(), self._files.name)
+
+    def get_world_size(self, include_dp: bool = True) -> int:
+        return 1
+
+    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        """Forgets cached prompts. False while requests hold some of it."""
+        return bool(self._client.call("reset_prefix_cache"))
+
+    def reset_mm_cache(self) -> None:
+        """There are no media, hence nothing to forget."""
+
+    def close(self) -> None:
+        """Ends the engine and frees its memory. Safe to call twice."""
+        self._close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        facts = self.ready.facts
+        return f"LLM({self._files.name!r}, {facts.architecture}, {self.ready.dtype})"
+
+    def __getattr__(self, name: str) -> Any:
+        """Methods of vLLM's LLM that have no counterpart here say so, others do not exist."""
+        if name in _ABSENT:
+            raise Unsupported(f"LLM.{name} is not supported: {_ABSENT[name]}")
+        raise AttributeError(f"LLM has no attribute {name!r}")
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _how(
+        self,
+        template: str | None,
+        content_format: str,
+        generation: bool,
+        final: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+        variables: Mapping[str, Any] | None,
+    ) -> ChatOptions:
+        if content_format not in ("auto", "string"):
+            raise Unsupported(
+                f"chat_template_content_format {content_format!r} is not supported",
+                hint="auto or string",
+                field="chat_template_content_format",
+            )
+        return ChatOptions(
+            template=None if template is None else find_template(template, self._text.tokenizer),
+            add_generation_prompt=generation,
+            continue_final_message=final,
+            tools=tools,
+            variables=variables,
+        )
+
+    def _prompts(
+        self,
+        prompts: Any,
+        params: Params,
+        priority: Sequence[int] | None,
+        tokenization: Mapping[str, Any] | None,
+    ) -> list[Prepared]:
+        rows = list(prompts) if several(prompts) else [prompts]
+        chosen = calls.each(params, len(rows), "sampling_params")
+        ranks = calls.each(priority or 0, len(rows), "priority")
+        return [
+            self._builder.build(row, one, calls.options_from(tokenization, priority=rank or 0))
+            for row, one, rank in zip(rows, chosen, ranks, strict=True)
+        ]
+
+    def _conversations(
+        self,
+        messages: Sequence[Any],
+        params: Params,
+        priority: Sequence[int] | None,
+        how: ChatOptions,
+        tokenization: Mapping[str, Any] | None,
+    ) -> list[Prepared]:
+        many = bool(messages) and not isinstance(messages[0], Mapping)
+        rows = list(messages) if many else [messages]
+        chosen = calls.each(params, len(rows), "sampling_params")
+        ranks = calls.each(priority or 0, len(rows), "priority")
+        return [
+            self._builder.build_chat(row, one, how, calls.options_from(tokenization, priority=rank or 0))
+            for row, one, rank in zip(rows, chosen, ranks, strict=True)
+        ]
+
+    def _run(self, prepared: list[Prepared], bar: Bar) -> list[RequestOutput]:
+        return self._finish(self._batch.submit(prepared), bar)
+
+    def _enqueue(self, prepared: list[Prepared]) -> list[str]:
+        keys = self._batch.submit(prepared)
+        self._queued.update({key: one.id for key, one in zip(keys, prepared, strict=True)})
+        return [one.id for one in prepared]
+
+    def _finish(self, keys: list[str], bar: Bar) -> list[RequestOutput]:
+        if not self._close.alive:
+            raise UserError("this LLM is closed", hint="make another")
+        with _progress(bar, len(keys)) as told:
+            return self._batch.finish(keys, told)
+
+
+_POOLING = "pooling models are not loaded yet"
+_ABSENT = {
+    "beam_search": "use n with a temperature",
+    "encode": _POOLING,
+    "embed": _POOLING,
+    "classify": _POOLING,
+    "score": _POOLING,
+    "reward": _POOLING,
+    "collective_rpc": "the engine runs in this process",
+    "apply_model": "the engine runs in this process",
+    "sleep": "close the LLM to free its memory",
+    "wake_up": "close the LLM to free its memory",
+    "start_profile": "use a profiler of your choice around generate",
+    "stop_profile": "use a profiler of your choice around generate",
+    "init_weight_transfer_engine": "weights are read from files",
+    "start_weight_update": "weights are read from files",
+    "update_weights": "weights are read from files",
+    "finish_weight_update": "weights are read from files",
+    "llm_engine": "use LLM's own methods",
+}
+
+
+@contextmanager
+def _progress(bar: Bar, total: int) -> Iterator[Told]:
+    """True shows a bar in a terminal; a callable is asked for one like tqdm's."""
+    if bar is False or total == 0:
+        yield lambda ended, tokens: None
+    elif bar is True:
+        yield from _rich(total)
+    else:
+        shown = bar(total=total, desc="Processed prompts")
+        try:
+            yield lambda ended, tokens: shown.update(ended) if ended else None
+        finally:
+            shown.close()
+
+
+def _rich(total: int) -> Iterator[Told]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("prompts"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[tokens]} tokens"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, tokens=0)
+        count = 0
+
+        def told(ended: int, tokens: int) -> None:
+            nonlocal count
+            count += tokens
+            progress.update(task, advance=ended, tokens=count)
+
+        yield told

@@ -1,0 +1,109 @@
+// The C interface of the kernel library: plain structs and functions, called through ctypes.
+// Mirrored by lib.py; a change here needs the same change there and a new ABI number.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define OCT_ABI 1
+#define OCT_PANEL 16  // weight rows interleaved in one panel: one 512-bit vector of 32-bit lanes
+#define OCT_BLOCK 32  // elements along k that share a scale, and the unit k is padded to
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum OctFormat {
+  OCT_F32 = 0,
+  OCT_BF16 = 1,
+  OCT_INT8 = 2,  // one scale a row, activations one scale a token
+  OCT_Q8_0 = 3,
+  OCT_Q4_0 = 4,
+  OCT_Q4_1 = 5,
+  OCT_Q4_K = 6,
+  OCT_Q6_K = 7,
+  OCT_FORMATS = 8
+};
+
+enum OctLevel {
+  OCT_PORTABLE = 0,
+  OCT_AVX2 = 1,
+  OCT_AVX512 = 2,       // F BW DQ VL VNNI
+  OCT_AVX512_BF16 = 3,  // and BF16
+  OCT_AMX = 4,          // and AMX tiles for int8 and bf16
+  OCT_LEVELS = 5
+};
+
+// A weight matrix [n, k] in panels. `data` is 64-byte aligned, oct_packed_bytes() long.
+typedef struct OctWeight {
+  int32_t format;
+  int32_t reserved;
+  int64_t n, k;
+  uint8_t* data;
+} OctWeight;
+
+enum OctCode { OCT_OP_EMBED = 0, OCT_OP_LINEAR = 1, OCT_OP_ATTENTION = 2, OCT_OP_NORM = 3, OCT_OPS = 4 };
+enum OctPrologue { OCT_PLAIN = 0, OCT_NORMED = 1, OCT_SILU = 2, OCT_GELU = 3, OCT_GELU_TANH = 4 };
+enum OctCache { OCT_CACHE_F32 = 0, OCT_CACHE_BF16 = 1 };
+
+// Buffers are numbered; number b of a program holds width[b] floats a token. -1: none.
+enum { OCT_BUFFERS = 8 };
+
+// One step of a program. Fields that an op does not use are zero.
+typedef struct OctOp {
+  int32_t code, prologue, add, in, out, heads, kv_heads, head_dim;
+  int32_t rope_dim, window, group, page, cache_type, layer, reserved[2];
+  float eps, scale, softcap, reserved_f;
+  const OctWeight* weight;
+  const float* norm;    // LINEAR with OCT_NORMED, NORM: [k]
+  const float* bias;    // LINEAR: [n]
+  const float* rope;    // ATTENTION: [positions, 2, rope_dim / 2] cosines, sines
+  const float* q_norm;  // ATTENTION: [head_dim], before the rotation
+  const float* k_norm;
+} OctOp;
+
+// What one cache group sees of a step; the arrays of nn.forward.GroupInputs.
+typedef struct OctGroup {
+  const int32_t* lengths;  // [rows]
+  const int32_t* tables;   // [rows, table_stride]
+  int64_t table_stride;
+} OctGroup;
+
+// The inputs of one run.
+typedef struct OctStep {
+  int64_t tokens, rows;
+  const int64_t* ids;         // [tokens], EMBED
+  const int64_t* positions;   // [tokens], ATTENTION
+  const int32_t* row_start;   // [rows + 1]
+  const OctGroup* groups;
+  void* const* caches;        // [layers]
+  float* buffers[OCT_BUFFERS];  // where a buffer lives outside; null: in the arena
+} OctStep;
+
+typedef struct OctEngine OctEngine;
+
+int32_t oct_abi(void);
+int32_t oct_best_level(void);               // of this CPU
+const char* oct_level_name(int32_t level);  // null where out of range
+
+// threads >= 1; cpus: [threads] to pin to, or null. Null where the level cannot run here.
+OctEngine* oct_engine_create(int32_t threads, int32_t level, const int32_t* cpus);
+void oct_engine_destroy(OctEngine*);
+
+// Bytes of a packed [n, k]; -1 where the format cannot hold that k.
+int64_t oct_packed_bytes(int32_t format, int64_t n, int64_t k);
+
+// Packs rows [first, first + rows) of w from src, [rows, row bytes] as the format stores them
+// (F32, BF16: elements; GGUF: blocks; INT8: int8 [k]). scales: [rows], INT8 only. Rows are
+// split among the threads. 0, or -1 where the rows do not fit w.
+int32_t oct_pack(OctEngine*, const OctWeight* w, const void* src, const float* scales, int64_t first, int64_t rows);
+
+// Row r of w as floats [k]. 0, or -1 where r is out of range.
+int32_t oct_row(const OctWeight* w, int64_t r, float* out);
+
+// Runs a program. width: [OCT_BUFFERS] floats a token. One run at a time an engine. 0, or -1
+// where memory for the arena could not be had, -2 where an id or position is out of range.
+int32_t oct_run(OctEngine*, const OctOp* ops, int64_t count, const int64_t* width, const OctStep* step);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,247 @@
+// Attention of one row's tokens over one kv head of the paged cache, with a running softmax.
+//
+// Keys are taken in blocks of 64 that begin at multiples of 64 in the row, every sum runs over
+// rising positions or dimensions, and what a query may not see adds exact zeros. So a query's
+// bits depend neither on the tokens attended with it nor on where its prompt was cut.
+#include "kernels.h"
+#include "level.h"
+#include "simd.h"
+
+namespace OCT_NS {
+
+constexpr int KEYS = 64;
+constexpr int Q_GROUP = W == 4 ? 4 : 8;  // queries whose sums fit the registers
+constexpr int V_WIDTH = W == 16 ? 4 : 2;
+constexpr int V_GROUP = 4;
+
+struct Query {
+  int64_t position;
+  float top, total;  // running maximum and sum of exponentials
+  float pad;
+};
+
+// --- scores ----------------------------------------------------------------------------------
+
+// 16 keys of a panel times N queries [d][N] -> s, rows KEYS apart.
+template <bool PAIRS, int N>
+static void panel_scores(const uint8_t* keys, const float* q, int d, float* s) {
+  for (int h = 0; h < 16; h += W) {
+    F acc[N];
+    for (int i = 0; i < N; i++) acc[i] = f_zero();
+    for (int j = 0; j < d; j += 2) {
+      F even, odd;
+      if (PAIRS) {
+        I pairs = i_load(keys + j * 32 + h * 4);
+        even = f_even(pairs);
+        odd = f_odd(pairs);
+      } else {
+        even = f_load(reinterpret_cast<const float*>(keys) + j * 16 + h);
+        odd = f_load(reinterpret_cast<const float*>(keys) + j * 16 + 16 + h);
+      }
+      OCT_UNROLL
+      for (int i = 0; i < N; i++) acc[i] = f_fma(odd, f_set1(q[(j + 1) * N + i]), f_fma(even, f_set1(q[j * N + i]), acc[i]));
+    }
+    for (int i = 0; i < N; i++) f_store(s + i * KEYS + h, acc[i]);
+  }
+}
+
+template <bool PAIRS>
+static void scores(int n, const uint8_t* keys, const float* q, int d, float* s) {
+  switch (n) {
+    case 1: return panel_scores<PAIRS, 1>(keys, q, d, s);
+    case 2: return panel_scores<PAIRS, 2>(keys, q, d, s);
+    case 3: return panel_scores<PAIRS, 3>(keys, q, d, s);
+    case 4: return panel_scores<PAIRS, 4>(keys, q, d, s);
+#if Q_GROUP != 4
+    case 5: return panel_scores<PAIRS, 5>(keys, q, d, s);
+    case 6: return panel_scores<PAIRS, 6>(keys, q, d, s);
+    case 7: return panel_scores<PAIRS, 7>(keys, q, d, s);
+    case 8: return panel_scores<PAIRS, 8>(keys, q, d, s);
+#endif
+  }
+}
+
+// --- softmax ---------------------------------------------------------------------------------
+
+// s [KEYS] becomes exp(s - running maximum), 0 outside [low, high); returns the factor that
+// what was summed before is to be scaled by.
+static float soften(float* s, int count, int low, int high, float softcap, Query& q) {
+  const F none = f_set1(-INFINITY);
+  F top = none;
+  for (int o = 0; o < count; o += W) {
+    F v = f_load(s + o);
+    if (softcap > 0.0f) v = f_mul(f_set1(softcap), f_tanh(f_div(v, f_set1(softcap))));
+    v = f_first(none, f_first(v, none, high - o), low - o);
+    f_store(s + o, v);
+    top = f_max(top, v);
+  }
+  float before = q.top, now = fmaxf(before, f_hmax(top));
+  q.top = now;
+  if (now == -INFINITY) {
+    for (int o = 0; o < count; o += W) f_store(s + o, f_zero());
+    return 1.0f;
+  }
+  F sum = f_zero();
+  for (int o = 0; o < count; o += W) {
+    F p = f_exp(f_sub(f_load(s + o), f_set1(now)));
+    p = f_first(f_zero(), f_first(p, f_zero(), high - o), low - o);
+    f_store(s + o, p);
+    sum = f_add(sum, p);
+  }
+  float factor = 0.0f;
+  if (before != -INFINITY) {
+    float lanes[W];
+    f_store(lanes, f_exp(f_set1(before - now)));
+    factor = lanes[0];
+  }
+  q.total = q.total * factor + f_sum(sum);
+  return factor;
+}
+
+// --- values ----------------------------------------------------------------------------------
+
+// N queries x V vectors of dimensions: out += p V over `count` positions of one page panel.
+template <bool PAIRS, int N, int V>
+static void panel_values(const uint8_t* values, const float* p, int count, int d, float* out) {
+  F acc[N][V];
+  for (int i = 0; i < N; i++)
+    for (int v = 0; v < V; v++) acc[i][v] = f_load(out + i * d + v * W);
+  int j = 0;
+  for (; j + 2 <= count; j += 2) {
+    OCT_UNROLL
+    for (int v = 0; v < V; v++) {
+      F even, odd;
+      if (PAIRS) {
+        I pairs = i_load(values + (static_cast<int64_t>(j) * d + v * W * 2) * 2);
+        even = f_even(pairs);
+        odd = f_odd(pairs);
+      } else {
+        even = f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j) * d + v * W);
+        odd = f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j + 1) * d + v * W);
+      }
+      OCT_UNROLL
+      for (int i = 0; i < N; i++)
+        acc[i][v] = f_fma(odd, f_set1(p[i * KEYS + j + 1]), f_fma(even, f_set1(p[i * KEYS + j]), acc[i][v]));
+    }
+  }
+  if (j < count) {  // the odd partner was never written
+    for (int v = 0; v < V; v++) {
+      F even = PAIRS ? f_even(i_load(values + (static_cast<int64_t>(j) * d + v * W * 2) * 2))
+                     : f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j) * d + v * W);
+      for (int i = 0; i < N; i++) acc[i][v] = f_fma(even, f_set1(p[i * KEYS + j]), acc[i][v]);
+    }
+  }
+  for (int i = 0; i < N; i++)
+    for (int v = 0; v < V; v++) f_store(out + i * d + v * W, acc[i][v]);
+}
+
+template <bool PAIRS, int V>
+static void values_of(int n, const uint8_t* values, const float* p, int count, int d, float* out) {
+  switch (n) {
+    case 1: return panel_values<PAIRS, 1, V>(values, p, count, d, out);
+    case 2: return panel_values<PAIRS, 2, V>(values, p, count, d, out);
+    case 3: return panel_values<PAIRS, 3, V>(values, p, count, d, out);
+    case 4: return panel_values<PAIRS, 4, V>(values, p, count, d, out);
+  }
+}
+
+// --- the whole -------------------------------------------------------------------------------
+
+struct Panel {
+  const uint8_t *keys, *values;
+};
+
+template <bool PAIRS>
+static Panel panel_at(const AttnArgs& a, int64_t position) {
+  constexpr int64_t SIZE = PAIRS ? 2 : 4;
+  int64_t page = a.pages[position / a.page], at = position % a.page, d = a.head_dim;
+  int64_t head = ((page * 2) * a.kv_heads + a.kv_head) * a.page * d;
+  int64_t plane = static_cast<int64_t>(a.kv_heads) * a.page * d;
+  const uint8_t* keys = a.cache + (head + at * d) * SIZE;
+  return {keys, keys + plane * SIZE};
+}
+
+struct Work {
+  Query* queries;
+  float *q, *s, *out;
+  int n;
+};
+
+// q becomes groups of up to Q_GROUP queries, [d][group], scaled.
+static void gather(const AttnArgs& a, const Work& w) {
+  const int group = a.heads / a.kv_heads, d = a.head_dim;
+  for (int i = 0; i < w.n; i++) {
+    int first = i / Q_GROUP * Q_GROUP, width = w.n - first < Q_GROUP ? w.n - first : Q_GROUP;
+    const float* from = a.q + (i / group) * a.ldq + (a.kv_head * group + i % group) * d;
+    float* to = w.q + first * d + (i - first);
+    for (int j = 0; j < d; j++) to[j * width] = from[j] * a.scale;
+    w.queries[i] = Query{a.positions[i / group], -INFINITY, 0.0f, 0.0f};
+    memset(w.out + i * d, 0, sizeof(float) * d);
+  }
+}
+
+OCT_INLINE int clamp_key(int64_t v) { return v < 0 ? 0 : v > KEYS ? KEYS : static_cast<int>(v); }
+
+template <bool PAIRS, int V>
+static void add_values(const AttnArgs& a, const Work& w, const Panel& panel, int first, int count) {
+  const int d = a.head_dim;
+  for (int c = 0; c < d; c += V * W)
+    for (int i = 0; i < w.n; i += V_GROUP)
+      values_of<PAIRS, V>(w.n - i < V_GROUP ? w.n - i : V_GROUP, panel.values + c * 4,
+                          w.s + i * KEYS + first, count, d, w.out + i * d + c);
+}
+
+template <bool PAIRS>
+static void one_block(const AttnArgs& a, const Work& w, int64_t start, int count) {
+  const int d = a.head_dim, panels = (count + 15) / 16;
+  Panel panel[KEYS / 16];
+  for (int p = 0; p < panels; p++) panel[p] = panel_at<PAIRS>(a, start + p * 16);
+  for (int i = 0; i < w.n; i += Q_GROUP)
+    for (int p = 0; p < panels; p++)
+      scores<PAIRS>(w.n - i < Q_GROUP ? w.n - i : Q_GROUP, panel[p].keys, w.q + i * d, d, w.s + i * KEYS + p * 16);
+  for (int i = 0; i < w.n; i++) {
+    Query& q = w.queries[i];
+    int low = a.window > 0 ? clamp_key(q.position - a.window + 1 - start) : 0;
+    float factor = soften(w.s + i * KEYS, panels * 16, low, clamp_key(q.position + 1 - start), a.softcap, q);
+    if (factor == 1.0f) continue;
+    for (int j = 0; j < d; j += W) f_store(w.out + i * d + j, f_mul(f_load(w.out + i * d + j), f_set1(factor)));
+  }
+  for (int p = 0; p < panels; p++) {
+    int inside = count - p * 16 < 16 ? count - p * 16 : 16;
+    if (d % (V_WIDTH * W) == 0) add_values<PAIRS, V_WIDTH>(a, w, panel[p], p * 16, inside);
+    else add_values<PAIRS, 1>(a, w, panel[p], p * 16, inside);
+  }
+}
+
+static void finish(const AttnArgs& a, const Work& w) {
+  const int group = a.heads / a.kv_heads, d = a.head_dim;
+  for (int i = 0; i < w.n; i++) {
+    float* to = a.out + (i / group) * a.ldo + (a.kv_head * group + i % group) * d;
+    float total = w.queries[i].total, inverse = total > 0.0f ? 1.0f / total : total == 0.0f ? 0.0f : NAN;
+    for (int j = 0; j < d; j += W) f_store(to + j, f_mul(f_load(w.out + i * d + j), f_set1(inverse)));
+  }
+}
+
+template <bool PAIRS>
+static void attend_as(const AttnArgs& a) {
+  const int group = a.heads / a.kv_heads, d = a.head_dim;
+  Work w;
+  w.n = static_cast<int>(a.tokens) * group;
+  w.q = a.scratch;
+  w.out = w.q + OCT_QUERIES * d;
+  w.s = w.out + OCT_QUERIES * d;
+  w.queries = reinterpret_cast<Query*>(w.s + OCT_QUERIES * KEYS);
+  gather(a, w);
+  int64_t end = a.positions[a.tokens - 1] + 1;
+  int64_t begin = a.window > 0 && a.positions[0] >= a.window ? (a.positions[0] - a.window + 1) / KEYS * KEYS : 0;
+  for (int64_t start = begin; start < end; start += KEYS)
+    one_block<PAIRS>(a, w, start, static_cast<int>(end - start < KEYS ? end - start : KEYS));
+  finish(a, w);
+}
+
+void attend(const AttnArgs& a) {
+  if (a.cache_type == OCT_CACHE_F32) attend_as<false>(a);
+  else attend_as<true>(a);
+}
+
+}  // namespace OCT_NS

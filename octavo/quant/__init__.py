@@ -1,0 +1,1 @@
+"""Ways of storing projections, one a file."""

@@ -1,0 +1,1 @@
+"""A worker: everything that owns device memory."""

@@ -1,0 +1,152 @@
+"""From files to a device that is ready: facts, resolution, memory plan, loading, warm-up.
+
+The one place that knows the order. Nothing large is allocated before the memory plan stands.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import NamedTuple
+
+import torch
+
+from octavo.attention.choose import choose_attention
+from octavo.attention.torch_ref import TorchRef
+from octavo.checkpoint.load import load_model
+from octavo.checkpoint.open import open_checkpoint
+from octavo.config.engine import EngineConfig
+from octavo.config.resolve import Resolved, resolve
+from octavo.core.facts import CachePlan, Decision, ModelFacts, ModelFiles, Platform, Ready
+from octavo.core.messages import Admission, StepPlan, Work, pack_work
+from octavo.core.request import Sampling
+from octavo.core.runner import Progress
+from octavo.models.facts import model_facts
+from octavo.models.registry import Survey, build, survey
+from octavo.nn.build import Build
+from octavo.nn.protocols import DTYPES, AttentionBackend, Checkpoint, Model, Quantization
+from octavo.platform.cpu import use_threads
+from octavo.platform.detect import default_dtype, detect
+from octavo.quant.choose import choose_quantization
+from octavo.runner.cache import Caches, Layout, lay_out
+from octavo.runner.device import Device
+from octavo.runner.memory import Costs, MemoryPlan, plan_memory
+from octavo.runner.slots import Slots
+
+
+class Drawing(NamedTuple):
+    """Everything decided before memory is taken."""
+
+    resolved: Resolved
+    facts: ModelFacts
+    platform: Platform
+    backend: AttentionBackend
+    quant: Quantization
+    layout: Layout
+    memory: MemoryPlan
+    decisions: tuple[Decision, ...]
+
+
+def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> Drawing:
+    """Reads headers and settings only. UserError where the plan cannot stand."""
+    platform = detect()
+    facts = model_facts(checkpoint.hf, checkpoint.index)
+    resolved, decisions = resolve(
+        config, facts, platform, weights=files.format, native=default_dtype(platform)
+    )
+    quant = choose_quantization(checkpoint.hf, checkpoint.index)
+    dtype = DTYPES[resolved.dtype]
+    needs = survey(checkpoint.hf, checkpoint.index, dtype, TorchRef(), quant)
+    backend, chosen = choose_attention(needs.specs, platform)
+    layout = lay_out(needs.specs, backend, resolved.block_size, DTYPES[resolved.kv_dtype])
+    memory = plan_memory(resolved, _costs(resolved, facts, needs, layout), platform)
+    return Drawing(
+        resolved, facts, platform, backend, quant, layout, memory, (*decisions, chosen, *memory.decisions)
+    )
+
+
+def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[Device, Ready]:
+    """Loads the model and proves it with a step. Raises typed errors naming field and remedy."""
+    began = time.perf_counter()
+    overrides = config.model.hf_overrides
+    checkpoint = open_checkpoint(files, config.model.load_format, overrides=overrides, seed=config.model.seed)
+    with closing(checkpoint):
+        plan = draw_up(config, files, checkpoint)
+        progress("plan", 1.0)
+        threads = use_threads(plan.platform) if plan.platform.kind == "cpu" else 0
+        where = torch.device(plan.platform.kind)
+        caches = Caches(plan.layout, plan.memory.pages, DTYPES[plan.resolved.kv_dtype], where)
+        model = _load(plan, checkpoint, where, progress)
+    rows, length = plan.resolved.max_num_seqs, plan.memory.max_model_len
+    device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length)
+    _warm_up(device, plan)
+    caches.settle()
+    progress("warm-up", 1.0)
+    spread = (Decision("threads", str(threads), "cores this process may use"),) if threads else ()
+    return device, _ready(plan, (*plan.decisions, *spread), time.perf_counter() - began)
+
+
+def _load(plan: Drawing, checkpoint: Checkpoint, where: torch.device, progress: Progress) -> Model:
+    b = Build.root(
+        checkpoint.index,
+        dtype=DTYPES[plan.resolved.dtype],
+        backend=plan.backend,
+        quant=plan.quant,
+        device=where,
+    )
+    model = build(checkpoint.hf, b)
+    load_model(checkpoint, b, lambda share: progress("weights", share))
+    return model
+
+
+def _costs(resolved: Resolved, facts: ModelFacts, needs: Survey, layout: Layout) -> Costs:
+    rows, length, groups = resolved.max_num_seqs, resolved.max_model_len, len(layout.groups)
+    return Costs(
+        weights=needs.weight_bytes,
+        page=layout.page_bytes,
+        groups=groups,
+        layers=facts.num_layers,
+        hidden=needs.hidden,
+        widest=needs.widest,
+        vocab=facts.vocab_size,
+        itemsize=DTYPES[resolved.dtype].itemsize,
+        slots=Slots.nbytes(rows, length, resolved.block_size, groups),
+    )
+
+
+def _ready(plan: Drawing, decisions: tuple[Decision, ...], seconds: float) -> Ready:
+    return Ready(
+        cache=CachePlan(
+            page_bytes=plan.layout.page_bytes,
+            pages=plan.memory.pages,
+            groups=plan.layout.groups,
+            max_rows=plan.resolved.max_num_seqs,
+        ),
+        facts=plan.facts,
+        max_model_len=plan.memory.max_model_len,
+        dtype=plan.resolved.dtype,
+        attention=plan.backend.name,
+        budget=plan.resolved.budget,
+        decisions=decisions,
+        memory=plan.memory.rows,
+        load_seconds=seconds,
+    )
+
+
+def _warm_up(device: Device, plan: Drawing) -> None:
+    """A prompt and a decode on slot 0, so that the first request finds everything in place."""
+    page = plan.resolved.block_size
+    count = min(4, page - 1, plan.memory.max_model_len - 1)
+    if count < 1:
+        return
+    sampling = Sampling(temperature=0.0, max_tokens=2)
+    a = Admission(slot=0, tokens=(0,) * count, prompt=count, start=0, seed=0, sampling=sampling)
+    blocks = tuple((0, group, 0, (1,)) for group in range(len(plan.layout.groups)))
+    steps = (
+        StepPlan(id=-3, admit=(a,), blocks=blocks, work=pack_work([Work(0, 0, count, 0, 1)])),
+        StepPlan(id=-2, work=pack_work([Work(0, count, 1, 0, 1)])),
+        StepPlan(id=-1, release=(0,)),
+    )
+    for step in steps:
+        device.forward(step)
+        device.sample(None)

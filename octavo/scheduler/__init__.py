@@ -1,0 +1,1 @@
+"""Decides what every step computes. Pure Python over core: no tensors, no device, no network."""

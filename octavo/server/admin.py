@@ -1,0 +1,31 @@
+"""Routes about the server itself: health, version, load, metrics. Nothing secret is shown here."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+import octavo
+from octavo.core.errors import EngineDead
+from octavo.observe.prometheus import CONTENT_TYPE_LATEST
+from octavo.server.openai.errors import error_response
+from octavo.server.service import Service
+
+
+async def health(service: Service, request: Request) -> Response:
+    """200 while idle or progressing, 503 when a step is overdue or the engine is gone."""
+    reason = service.health()
+    return Response(status_code=200) if reason is None else error_response(EngineDead(reason))
+
+
+async def version(service: Service, request: Request) -> Response:
+    return JSONResponse({"version": octavo.__version__})
+
+
+async def load(service: Service, request: Request) -> Response:
+    """Rows open at this moment, and how many may be."""
+    return JSONResponse({"server_load": service.gate.open, "capacity": service.gate.most})
+
+
+async def metrics(service: Service, request: Request) -> Response:
+    return PlainTextResponse(service.exposition.render(), media_type=CONTENT_TYPE_LATEST)

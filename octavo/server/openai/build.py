@@ -1,0 +1,83 @@
+"""What the routes of this dialect have in common on the way in: ids, sampling fields, options."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from starlette.requests import Request
+
+from octavo.core.errors import UserError
+from octavo.front.params import SamplingParams
+from octavo.front.prompt import Options
+from octavo.server.openai.answer import Head
+from octavo.server.openai.refused import refuse_unavailable
+from octavo.server.openai.types import ChatRequest, CompletionRequest
+from octavo.server.service import Service
+
+_SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SAMPLING = (
+    "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "seed", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos",
+    "min_tokens", "prompt_logprobs", "logit_bias", "allowed_token_ids", "bad_words", "skip_special_tokens",
+    "spaces_between_special_tokens",
+)  # fmt: skip
+
+
+def admit(service: Service, body: CompletionRequest | ChatRequest) -> str:
+    """Checks what can be checked before any text is read. Returns the model's name for replies."""
+    model = service.resolve(body.model)
+    refuse_unavailable(body)
+    if body.stream and body.prompt_logprobs is not None and body.prompt_logprobs is not False:
+        raise UserError(
+            "prompt_logprobs cannot be streamed", hint="set stream to false", field="prompt_logprobs"
+        )
+    return model
+
+
+def sampling(
+    service: Service, body: CompletionRequest | ChatRequest, logprobs: int | None, max_tokens: int | None
+) -> SamplingParams:
+    """The body's sampling fields over the model's defaults."""
+    given: dict[str, Any] = {name: getattr(body, name) for name in _SAMPLING}
+    tokenised = service.builder.tokenizer is not None
+    return service.builder.params(
+        {**given, "logprobs": logprobs, "max_tokens": max_tokens, "detokenize": tokenised}
+    )
+
+
+def options(request: Request, body: CompletionRequest | ChatRequest, id: str, **more: Any) -> Options:
+    """What the request says besides prompt and sampling, and whose it is."""
+    return Options(
+        id=id,
+        priority=body.priority or 0,
+        tenant=request.scope["tenant"],
+        cache_salt=body.cache_salt,
+        truncate=body.truncate_prompt_tokens,
+        truncate_side=body.truncation_side or "left",
+        **more,
+    )
+
+
+def head(
+    service: Service, request: Request, body: CompletionRequest | ChatRequest, kind: str, model: str
+) -> Head:
+    """Id, time, names. The id ends with the client's own, where it gave a sane one."""
+    name: str = body.request_id or request.scope["request_id"]
+    if not _SANE.fullmatch(name):
+        hint = "1 to 128 letters, digits, dots, colons, dashes and underscores"
+        raise UserError("request_id is not usable", hint=hint, field="request_id")
+    return Head(f"{kind}-{name}", service.now(), model, service.fingerprint)
+
+
+def check_rows(service: Service, prompts: int, n: int) -> int:
+    """Rows of the request. UserError when so many can never be open at once."""
+    rows = prompts * n
+    if rows > service.gate.most:
+        field = "prompt" if prompts > n else "n"
+        raise UserError(
+            f"{prompts} prompts with n = {n} are {rows} answers, the limit is {service.gate.most}",
+            hint="send fewer, or start the server with a larger --max-queue",
+            field=field,
+        )
+    return rows

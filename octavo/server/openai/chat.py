@@ -1,0 +1,163 @@
+"""POST /v1/chat/completions: a conversation, answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from octavo.core.errors import UserError
+from octavo.front.answer import Chunk
+from octavo.front.prompt import ChatOptions
+from octavo.server.body import Body
+from octavo.server.openai import build
+from octavo.server.openai.answer import Head, MaybeUsage, UsageRule, respond
+from octavo.server.openai.fold import fold_chat
+from octavo.server.openai.job import Job, Piece
+from octavo.server.openai.logprobs import Names, chat_logprobs, prompt_logprobs
+from octavo.server.openai.types import (
+    ChatChunk,
+    ChatChunkChoice,
+    ChatDelta,
+    ChatReply,
+    ChatRequest,
+    TokenizeRequest,
+    Usage,
+)
+from octavo.server.service import Service
+
+_BODY = Body(ChatRequest)
+
+
+async def create(service: Service, request: Request) -> Response:
+    started = service.meter.clock()
+    body = await _BODY.read(request)
+    model = build.admit(service, body)
+    rule = UsageRule.of(body, service.config.serve.enable_force_include_usage)
+    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    params = build.sampling(service, body, _alternatives(body), most)
+    how = layout(body)
+    head = build.head(service, request, body, "chatcmpl", model)
+    ticket = service.gate.take(build.check_rows(service, 1, params.n))
+    try:
+        options = build.options(request, body, head.id, strict=most is not None)
+        prepared = await service.off_loop(
+            size_of(body.messages), lambda: service.builder.build_chat(body.messages, params, how, options)
+        )
+        job = Job(service, [prepared], ticket, started)
+        return await respond(service, request, body, job, ChatWriter(service, body, head, job), rule)
+    except BaseException:
+        ticket.release()
+        raise
+
+
+def layout(body: ChatRequest | TokenizeRequest) -> ChatOptions:
+    """How messages become a prompt."""
+    proceed = bool(body.continue_final_message)
+    generate = not proceed if body.add_generation_prompt is None else body.add_generation_prompt
+    return ChatOptions(
+        add_generation_prompt=generate,
+        continue_final_message=proceed,
+        variables=body.chat_template_kwargs,
+        add_special=bool(body.add_special_tokens),
+    )
+
+
+def size_of(messages: Sequence[Mapping[str, Any]]) -> int:
+    """About as many characters as have to be rendered; content may be text, parts or nothing."""
+    contents = [message.get("content") for message in messages]
+    texts = [one if isinstance(one, list) else [one] for one in contents]
+    return sum(_length(part) + 16 for parts in texts for part in parts)
+
+
+def _length(part: Any) -> int:
+    text = part.get("text") if isinstance(part, dict) else part
+    return len(text) if isinstance(text, str) else 0
+
+
+def _alternatives(body: ChatRequest) -> int | None:
+    """logprobs says whether, top_logprobs how many besides the sampled token."""
+    if body.logprobs:
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise UserError("top_logprobs needs logprobs", hint="set logprobs to true", field="top_logprobs")
+    return None
+
+
+class ChatWriter:
+    def __init__(self, service: Service, body: ChatRequest, head: Head, job: Job) -> None:
+        self._body = body
+        self._head = head
+        self._job = job
+        as_ids = body.return_tokens_as_token_ids
+        default = service.config.serve.return_tokens_as_token_ids
+        self._names = Names(service.builder.tokenizer, default if as_ids is None else as_ids)
+        last = str(body.messages[-1].get("role", ""))
+        self._role = last if body.continue_final_message else service.config.serve.response_role
+        self._echo = _text(body.messages[-1]) if body.echo and last == self._role else ""
+        self._began: set[int] = set()
+
+    def choices(self, piece: Piece) -> list[ChatChunkChoice]:
+        """The first chunk of each choice carries only the role."""
+        chunk, out = piece.chunk, []
+        if not self._worth_telling(chunk):
+            return []
+        if chunk.index not in self._began:
+            self._began.add(chunk.index)
+            out.append(ChatChunkChoice(chunk.index, ChatDelta(role=self._role, content=""), None, None))
+            if self._echo:
+                out.append(ChatChunkChoice(chunk.index, ChatDelta(content=self._echo), None, None))
+        out.append(self._content(chunk))
+        return out
+
+    def chunk(self, choices: list[ChatChunkChoice], usage: MaybeUsage) -> ChatChunk:
+        head = self._head
+        chunk = ChatChunk(
+            head.id, "chat.completion.chunk", head.created, head.model, choices, head.fingerprint, usage
+        )
+        if choices and isinstance(choices[0].delta.role, str):
+            if self._body.return_token_ids:
+                chunk.prompt_token_ids = list(self._job.prepared[0].token_ids)
+            if self._body.return_prompt_text:
+                chunk.prompt_text = self._job.prepared[0].prompt or ""
+        return chunk
+
+    def whole(self, choices: list[ChatChunkChoice], usage: Usage) -> ChatReply:
+        head, prepared = self._head, self._job.prepared[0]
+        folded = fold_chat(choices)
+        reply = ChatReply(
+            head.id, "chat.completion", head.created, head.model, folded, None, head.fingerprint, usage
+        )
+        if self._body.prompt_logprobs not in (None, False):
+            reply.prompt_logprobs = prompt_logprobs(self._job.prompt_logprobs[0], self._names)
+        if self._body.return_token_ids:
+            reply.prompt_token_ids = list(prepared.token_ids)
+        if self._body.return_prompt_text:
+            reply.prompt_text = prepared.prompt
+        return reply
+
+    def _worth_telling(self, chunk: Chunk) -> bool:
+        wanted = bool(chunk.token_ids) and (self._body.return_token_ids or self._body.logprobs)
+        return bool(chunk.text or chunk.finish_reason or wanted)
+
+    def _content(self, chunk: Chunk) -> ChatChunkChoice:
+        delta = ChatDelta(content=chunk.text) if chunk.text or not chunk.finish_reason else ChatDelta()
+        choice = ChatChunkChoice(chunk.index, delta, None, chunk.finish_reason)
+        if self._body.logprobs:
+            most = self._body.top_logprobs or 0
+            choice.logprobs = chat_logprobs(chunk.logprobs or (), most, self._names)
+        if chunk.finish_reason is not None:
+            choice.stop_reason = chunk.stop_reason
+        if self._body.return_token_ids:
+            choice.token_ids = list(chunk.token_ids)
+        return choice
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """The words of a message that is to be echoed."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return "\n".join(text for text in texts if isinstance(text, str))

@@ -1,0 +1,67 @@
+"""Fields of the dialect that mean something elsewhere and nothing here.
+
+A neutral value is accepted, since clients send those unasked; any other would change the
+answer, so it is refused by name instead of being ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from octavo.core.errors import Unsupported
+from octavo.server.openai.types import ChatRequest, CompletionRequest, TokenizeRequest
+
+
+class Refusal(NamedTuple):
+    neutral: tuple[Any, ...] = ()  # None is always neutral
+    hint: str = "leave it out"
+
+
+_CONSTRAINT = Refusal(hint="leave it out and check the answer yourself")
+_TEXT = Refusal(({"type": "text"},), hint='only {"type": "text"} is available')
+
+REFUSED: dict[str, Refusal] = {
+    "use_beam_search": Refusal((False,), hint="use n with temperature instead"),
+    "best_of": Refusal((1,), hint="use n"),
+    "length_penalty": Refusal((1, 1.0)),
+    "response_format": _TEXT,
+    "structured_outputs": _CONSTRAINT,
+    "guided_json": _CONSTRAINT,
+    "guided_regex": _CONSTRAINT,
+    "guided_choice": _CONSTRAINT,
+    "guided_grammar": _CONSTRAINT,
+    "logits_processors": Refusal(([],)),
+    "thinking_token_budget": Refusal((-1,)),
+    "repetition_detection": Refusal(),
+    "kv_transfer_params": Refusal(({},)),
+    "vllm_xargs": Refusal(({},)),
+    "mm_processor_kwargs": Refusal(({},), hint="only text is available"),
+    "suffix": Refusal(("",), hint="put all of the text into prompt"),
+    "prompt_embeds": Refusal(hint="send prompt as text or token ids"),
+    "tools": Refusal(([],), hint="describe the tools in a message"),
+    "tool_choice": Refusal(("none", "auto"), hint="tools are not available"),
+    "functions": Refusal(([],), hint="describe the functions in a message"),
+    "function_call": Refusal(("none", "auto"), hint="functions are not available"),
+    "modalities": Refusal((["text"],), hint='only ["text"] is available'),
+    "audio": Refusal(hint="only text is available"),
+    "prediction": Refusal(),
+    "web_search_options": Refusal(),
+    "reasoning_effort": Refusal(("none",), hint="this model does not reason apart from its answer"),
+    "verbosity": Refusal(("medium",), hint="ask for brevity in a message"),
+    "documents": Refusal(([],), hint="put them into a message"),
+    "chat_template": Refusal(hint="start the server with --chat-template"),
+    "media_io_kwargs": Refusal(({},), hint="only text is available"),
+}
+
+
+def refuse_unavailable(body: CompletionRequest | ChatRequest | TokenizeRequest) -> None:
+    """Unsupported, naming the first field that asks for something we do not have."""
+    for name in body.__struct_fields__:
+        if (refusal := REFUSED.get(name)) is not None:
+            _check(getattr(body, name), refusal, name)
+
+
+def _check(value: Any, refusal: Refusal, field: str) -> None:
+    neutral = any(type(value) is type(ok) and value == ok for ok in refusal.neutral)
+    if value is not None and not neutral:
+        raise Unsupported(f"{field} is not available on this server", hint=refusal.hint, field=field)

@@ -1,0 +1,114 @@
+"""What every route works with: the front, the settings, the counters. Knows no wire type."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import octavo
+from octavo.config.engine import EngineConfig
+from octavo.core.errors import NotFound, UserError
+from octavo.core.events import CoreStats
+from octavo.core.facts import ModelFiles, Ready
+from octavo.front.prompt import PromptBuilder
+from octavo.front.service import Front
+from octavo.observe.meter import Meter
+from octavo.observe.prometheus import Exposition
+from octavo.server.gate import Gate
+from octavo.server.middleware.drain import Traffic
+
+T = TypeVar("T")
+
+_INLINE = 4096  # characters; longer inputs are tokenised in a thread, so that nobody waits for them
+_THREADS = 2
+
+
+class Engine(Protocol):
+    """What the server asks of a client beyond what the front asks."""
+
+    stats: CoreStats
+    restarts: int
+
+    def health(self) -> str | None: ...
+
+
+class Service:
+    """One engine as the routes see it."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        files: ModelFiles,
+        ready: Ready,
+        client: Engine,
+        front: Front,
+        builder: PromptBuilder,
+    ) -> None:
+        self.config = config
+        self.ready = ready
+        self.client = client
+        self.front = front
+        self.builder = builder
+        self.names = config.model.served_model_name or (files.name,)
+        self.root = files.name
+        self.created = int(time.time())
+        self.gate = Gate(config.schedule.max_queue)
+        self.traffic = Traffic()
+        self.meter = Meter(ready.max_model_len)
+        self.fingerprint = _fingerprint(files, ready)
+        self.exposition = Exposition(
+            self.meter,
+            lambda: client.stats,
+            model_name=self.names[0],
+            cache_info=_cache_info(config, ready),
+            restarts=lambda: client.restarts,
+        )
+        self._pool = ThreadPoolExecutor(_THREADS, "octavo-text")
+
+    def resolve(self, name: str | None) -> str:
+        """The name replies carry. UserError or NotFound, listing the valid names."""
+        known = ", ".join(self.names)
+        if name is None:
+            raise UserError("model is missing", hint=f"valid names: {known}", field="model")
+        if name not in self.names:
+            raise NotFound(
+                f"the model {name[:200]!r} does not exist", hint=f"valid names: {known}", field="model"
+            )
+        return self.names[0]
+
+    def now(self) -> int:
+        """Seconds of the wall clock, as replies carry them."""
+        return int(time.time())
+
+    def health(self) -> str | None:
+        """Why the server cannot serve now; None when it can."""
+        return self.client.health()
+
+    async def off_loop(self, size: int, work: Callable[[], T]) -> T:
+        """Runs `work` on text of `size` characters; in a thread when that is long."""
+        if size <= _INLINE:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _fingerprint(files: ModelFiles, ready: Ready) -> str:
+    """Changes whenever the same request with the same seed may give another answer."""
+    facts = "\0".join((files.identity, files.name, ready.dtype, ready.attention, octavo.__version__))
+    return f"octavo-{octavo.__version__}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+
+
+def _cache_info(config: EngineConfig, ready: Ready) -> dict[str, str]:
+    return {
+        "block_size": str(ready.cache.groups[0].tokens_per_page if ready.cache.groups else 0),
+        "num_gpu_blocks": str(ready.cache.pages),
+        "cache_dtype": config.cache.kv_cache_dtype,
+        "enable_prefix_caching": str(config.cache.enable_prefix_caching),
+        "gpu_memory_utilization": str(config.cache.gpu_memory_utilization),
+    }

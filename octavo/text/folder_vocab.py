@@ -1,0 +1,129 @@
+"""A tokenizer out of a Hugging Face folder. Knows nothing of GGUF.
+
+tokenizer.json is read directly. A folder without one goes through transformers, which knows how
+to convert older files; it is imported only then, because that takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from octavo.core.errors import ArtefactError, Unsupported
+from octavo.text.vocabulary import Vocabulary
+
+_LIMIT = 256 << 20  # bytes of a tokenizer.json; the largest published ones have 35 MB
+_SMALL = 8 << 20  # bytes of the files beside it
+
+
+def read_folder(folder: Path) -> Vocabulary:
+    """ArtefactError names the file that is missing or broken."""
+    path = folder / "tokenizer.json"
+    backend = _from_json(path) if path.is_file() else _through_transformers(folder)
+    backend.no_truncation()
+    backend.no_padding()
+    config = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
+
+    def id_of(key: str) -> int | None:
+        content = _content(config.get(key))
+        return None if content is None else backend.token_to_id(content)
+
+    eos = id_of("eos_token")
+    return Vocabulary(
+        backend=backend,
+        source=str(folder),
+        bos=id_of("bos_token"),
+        eos=() if eos is None else (eos,),
+        pad=id_of("pad_token"),
+        unknown=id_of("unk_token"),
+        templates=_templates(folder, config),
+    )
+
+
+def _from_json(path: Path) -> tokenizers.Tokenizer:
+    if path.stat().st_size > _LIMIT:
+        raise ArtefactError(f"{path} is larger than {_LIMIT >> 20} MiB", field="tokenizer")
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ArtefactError(
+            f"{path} is not a tokenizer: {str(error)[:200]}", hint="fetch the file again", field="tokenizer"
+        ) from error
+
+
+def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder} is not a folder", field="tokenizer")
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError as error:
+        raise Unsupported(
+            f"{folder} has no tokenizer.json, and transformers, which could make one, is not installed",
+            hint="pip install octavo[hf], or add tokenizer.json",
+            field="tokenizer",
+        ) from error
+    try:
+        found = transformers.AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+        backend = found.backend_tokenizer
+    except Exception as error:
+        raise ArtefactError(
+            f"{folder} has no tokenizer.json and transformers cannot make one",
+            hint=f"add tokenizer.json ({type(error).__name__}: {str(error)[:200]})",
+            field="tokenizer",
+        ) from error
+    if not isinstance(backend, tokenizers.Tokenizer):
+        raise Unsupported(f"{folder} has a tokenizer without a fast version", field="tokenizer")
+    return backend
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object, or {} when there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > _SMALL:
+            raise ArtefactError(f"{path} is larger than {_SMALL >> 20} MiB", field="tokenizer")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(
+            f"{path} is not readable JSON: {error}", hint="fetch the file again", field="tokenizer"
+        ) from error
+    if not isinstance(data, dict):
+        raise ArtefactError(f"{path} holds {type(data).__name__}, not an object", field="tokenizer")
+    return data
+
+
+def _content(token: Any) -> str | None:
+    """A token is written as text, or as an object with its text under "content"."""
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """chat_template.jinja and its named siblings win over tokenizer_config.json."""
+    found: dict[str, str] = {}
+    value = config.get("chat_template") or _json(folder / "chat_template.json").get("chat_template")
+    if isinstance(value, str):
+        found["default"] = value
+    elif isinstance(value, list):
+        found = {
+            row["name"]: row["template"]
+            for row in value
+            if isinstance(row, Mapping)
+            and isinstance(row.get("name"), str)
+            and isinstance(row.get("template"), str)
+        }
+    files = {"default": folder / "chat_template.jinja"}
+    files.update({path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")})
+    for name, path in files.items():
+        if path.is_file() and path.stat().st_size <= _SMALL:
+            found[name] = path.read_text(encoding="utf-8")
+    return found

@@ -1,0 +1,26 @@
+"""Fixtures that several suites share; the expensive ones exist once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from octavo.config.model import ModelConfig
+from octavo.core.facts import ModelFiles
+from tests.serving import DEFAULT_PORT, Server, serve
+
+
+@pytest.fixture(scope="session")
+def default_model() -> ModelFiles:
+    """The default model's files, fetched once."""
+    from octavo.checkpoint.find import locate
+
+    return locate(ModelConfig())
+
+
+@pytest.fixture(scope="session")
+def server(default_model: ModelFiles) -> Iterator[Server]:
+    """The default model behind real sockets with a core of its own, on port 8000 if that is free."""
+    with serve(port=DEFAULT_PORT) as running:
+        yield running

@@ -1,0 +1,30 @@
+"""Random workloads against decoding each request alone; every feature must have taken part."""
+
+from __future__ import annotations
+
+from tests.fuzz.run import run_many
+
+SEEDS = 5000
+FEATURES = (
+    "aborted",
+    "accepted",
+    "copies",
+    "drafts",
+    "forks",
+    "kills",
+    "masked",
+    "overlapped",
+    "preemptions",
+    "prefix_hits",
+    "same",
+    "scores",
+    "several",
+    "staged",
+    "trees",
+)
+
+
+def test_fuzz() -> None:
+    counts = run_many(SEEDS, workers=2)
+    idle = [name for name in FEATURES if counts[name] <= 0]
+    assert not idle, f"the workloads never exercised {idle}"
