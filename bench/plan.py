@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -27,68 +28,59 @@ PROMPT = 200
 AIMS = {256: 1.0, 1024: 4.0}  # milliseconds
 
 
-def scheduler(rows: int, *, drafts: int = 0, window: bool = False, waiting: int = 0) -> Scheduler:
-    """`rows` requests in the middle of their answers, and `waiting` more that find no slot."""
-    groups = [CacheGroup("full", "full", BLOCK)]
-    if window:
-        groups.append(CacheGroup("window", "window", BLOCK, window=512))
-    cache = CachePlan(page_bytes=1, pages=rows * 160 + 4096, groups=tuple(groups), max_rows=rows)
-    limits = Limits(rows, budget=max(8192, 2 * rows), max_model_len=4096, depth=1, drafts=drafts)
-    made = Scheduler(cache, limits)
-    for i in range(rows):
-        tokens = tuple((i * 7919 + n) % 32000 for n in range(PROMPT + i % BLOCK))
-        made.add(request(str(i), tokens))
-    while made.stats().running < rows or made.stats().prompt_tokens < rows * PROMPT:
-        step(made, drafts)
-    for i in range(waiting):
-        made.add(request(f"w{i}", (i % 32000, 2, 3)))
-    for _ in range(20):
-        step(made, drafts)
-    return made
-
-
 def request(name: str, tokens: tuple[int, ...]) -> EngineRequest:
     return EngineRequest(id=name, tokens=tokens, seed=1, sampling=Sampling(max_tokens=2000))
 
 
-class Results:
-    """Answers plans with one token for every row that samples; made outside the timing."""
+class Bench:
+    """A scheduler and a device that answers every sampling row with one token, in no time."""
 
-    def __init__(self) -> None:
-        self._table: list[int] = []
+    def __init__(self, rows: int, *, drafts: int = 0, window: bool = False, waiting: int = 0) -> None:
+        """`rows` requests in the middle of their answers, and `waiting` more that find no slot."""
+        groups = [CacheGroup("full", "full", BLOCK)]
+        if window:
+            groups.append(CacheGroup("window", "window", BLOCK, window=512))
+        cache = CachePlan(page_bytes=1, pages=rows * 160 + 4096, groups=tuple(groups), max_rows=rows)
+        limits = Limits(rows, budget=max(8192, 4 * rows), max_model_len=4096, depth=1, drafts=drafts)
+        self.scheduler = Scheduler(cache, limits)
+        self._drafts = drafts
+        self._table: list[int] = []  # logits of each row of the last table
+        for i in range(rows):
+            self.scheduler.add(
+                request(str(i), tuple((i * 7919 + n) % 32000 for n in range(PROMPT + i % BLOCK)))
+            )
+        while self.scheduler.stats().generated_tokens < 20 * rows:
+            self.step()
+        for i in range(waiting):
+            self.scheduler.add(request(f"w{i}", (i % 32000, 2, 3)))
 
-    def of(self, plan: StepPlan, drafts: int) -> StepResult:
+    def step(self) -> tuple[float, float]:
+        """Seconds of one plan and of its apply."""
+        began = time.perf_counter()
+        plan = self.scheduler.plan()
+        planned = time.perf_counter() - began
+        assert plan is not None
+        result = self._answer(plan)
+        began = time.perf_counter()
+        self.scheduler.apply(result)
+        return planned, time.perf_counter() - began
+
+    def _answer(self, plan: StepPlan) -> StepResult:
         if not plan.same:
             self._table = [work.logits for work in unpack_work(plan.work)]
-        width = 1 + drafts
-        tokens = array("i", [17] * (len(self._table) * width))
+        rows, width = len(self._table), 1 + self._drafts
         counts = array("i", [min(1, logits) for logits in self._table])
         return StepResult(
             plan_id=plan.id,
-            tokens=tokens.tobytes(),
+            tokens=array("i", [17] * (rows * width)).tobytes(),
             counts=counts.tobytes(),
-            finished=bytes(len(self._table)),
+            finished=bytes(rows),
         )
 
 
-_RESULTS: dict[int, Results] = {}
-
-
-def step(made: Scheduler, drafts: int) -> tuple[float, float]:
-    """Seconds of one plan and of its apply."""
-    began = time.perf_counter()
-    plan = made.plan()
-    planned = time.perf_counter() - began
-    assert plan is not None
-    result = _RESULTS.setdefault(id(made), Results()).of(plan, drafts)
-    began = time.perf_counter()
-    made.apply(result)
-    return planned, time.perf_counter() - began
-
-
 def measure(steps: int, drafts: int = 0, **sizes: Any) -> dict[str, float]:
-    made = scheduler(drafts=drafts, **sizes)
-    times = [step(made, drafts) for _ in range(steps)]
+    bench = Bench(drafts=drafts, **sizes)
+    times = [bench.step() for _ in range(steps)]
     both = sorted(1e3 * (p + a) for p, a in times)
     return {
         "plan_ms": round(1e3 * statistics.median(p for p, _ in times), 4),
@@ -100,11 +92,11 @@ def measure(steps: int, drafts: int = 0, **sizes: Any) -> dict[str, float]:
 
 def queue_ratio(steps: int, rounds: int) -> dict[str, float]:
     """Plan time with 10,000 waiting over that with 10, measured in turns."""
-    short, long = scheduler(64, waiting=10), scheduler(64, waiting=10_000)
+    short, long = Bench(64, waiting=10), Bench(64, waiting=10_000)
     times: dict[str, list[float]] = {"10": [], "10000": []}
     for _ in range(rounds):
-        for name, made in (("10", short), ("10000", long)):
-            times[name] += [step(made, 0)[0] for _ in range(steps)]
+        for name, bench in (("10", short), ("10000", long)):
+            times[name] += [bench.step()[0] for _ in range(steps)]
     few, many = (1e3 * statistics.median(times[name]) for name in ("10", "10000"))
     return {"plan_10_ms": round(few, 4), "plan_10000_ms": round(many, 4), "ratio": round(many / few, 3)}
 
@@ -124,8 +116,6 @@ def main() -> None:
     report = {"bench": "plan", **provenance(), "results": results}
     if options.out:
         write(options.out, report)
-    import json
-
     print(json.dumps(results, indent=1))
 
 

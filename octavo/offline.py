@@ -7,13 +7,17 @@ Owns the order of start-up and shutdown and the progress bar; requests are built
 from __future__ import annotations
 
 import random
+import signal
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from octavo.checkpoint.find import locate
 from octavo.core.errors import Unsupported, UserError
+from octavo.core.events import CoreStats
 from octavo.engine.inline import InlineClient
 from octavo.front import calls
 from octavo.front.batch import Batch, Told
@@ -179,6 +183,10 @@ class LLM:
         """Counters, gauges and histograms since the start, under vLLM's names."""
         return snapshot(self._meter, self._client.stats(), self._files.name)
 
+    def stats(self) -> CoreStats:
+        """The engine's counters since its start."""
+        return self._client.stats()
+
     def get_world_size(self, include_dp: bool = True) -> int:
         return 1
 
@@ -277,7 +285,7 @@ class LLM:
     def _finish(self, keys: list[str], bar: Bar) -> list[RequestOutput]:
         if not self._close.alive:
             raise UserError("this LLM is closed", hint="make another")
-        with _progress(bar, len(keys)) as told:
+        with _progress(bar, len(keys)) as shown, _interruptible(shown) as told:
             return self._batch.finish(keys, told)
 
 
@@ -316,6 +324,33 @@ def _progress(bar: Bar, total: int) -> Iterator[Told]:
             yield lambda ended, tokens: shown.update(ended) if ended else None
         finally:
             shown.close()
+
+
+@contextmanager
+def _interruptible(told: Told) -> Iterator[Told]:
+    """Ctrl-C takes effect between two steps, where the engine's books are in order; a second one at
+    once. Elsewhere than in the main thread there are no signals to wait for."""
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
+        yield told
+        return
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    def between(ended: int, tokens: int) -> None:
+        told(ended, tokens)
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield between
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _rich(total: int) -> Iterator[Told]:

@@ -274,6 +274,7 @@ class FakeRunner:
         self.plan: StepPlan | None = None
         self.accepted = self.several = self.later_branches = self.garbage = self.expected = 0
         self.fail_at = -1
+        self.withhold = False  # copies are not acknowledged
 
     def start(self, progress: Callable[[str, float], None]) -> Ready:
         progress("loading", 1.0)
@@ -464,7 +465,8 @@ class FakeRunner:
                 drafts.append((step.work.slot, tuple(step.row.drafts)))
             if positions := self._scores(step):
                 scores.append(positions)
-        copied = [c for c in self.copying if not self.launched or self.rng.random() < 0.4]
+        late = 1.0 if self.withhold else 0.6 if self.launched else 0.0
+        copied = [c for c in self.copying if self.rng.random() >= late]
         for copy in copied:
             del self.copying[copy]
         result = StepResult(

@@ -23,7 +23,7 @@ from octavo.ops.cache import store_kv
 class _Row(NamedTuple):
     """Tokens [begin, end) of the step end at context `length`; pages from `first` on are read."""
 
-    index: int
+    number: int
     begin: int
     end: int
     length: int
@@ -103,7 +103,9 @@ class CPUAttention:
         out = torch.empty((q.shape[0], q.shape[1] * q.shape[2]), dtype=q.dtype)
         for batch in meta.decodes:
             assert batch.tokens is not None
-            out.index_copy_(0, batch.tokens, self._decode(q.index_select(0, batch.tokens), cache, batch, layer))
+            out.index_copy_(
+                0, batch.tokens, self._decode(q.index_select(0, batch.tokens), cache, batch, layer)
+            )
         for row in meta.prefills:
             out[row.begin : row.end] = self._prefill(q, k, v, cache, row, layer)
         return out
@@ -126,7 +128,7 @@ class CPUAttention:
         else:
             kv = self._gather(cache, row.pages, q.dtype).view(-1, 2, kv_heads, d)[: row.length]
             keys, values = kv.unbind(1)
-        queries = q[row.begin : row.end].unflatten(1, (kv_heads, -1)).permute(1, 2, 0, 3)
+        queries = q[row.begin : row.end].view(row.end - row.begin, kv_heads, -1, d).permute(1, 2, 0, 3)
         shape = (kv_heads, queries.shape[1], row.length, d)
         keys, values = (t.transpose(0, 1).unsqueeze(1).expand(shape) for t in (keys, values))
         if row.mask is None:
@@ -165,7 +167,7 @@ def _decode(rows: list[_Row], tables: Tensor, page: int, window: int, tokens: in
     wide = max(-(-row.length // page) - row.first for row in rows)
     at = torch.tensor([row.first for row in rows])[:, None] + torch.arange(wide)
     last = torch.tensor([-(-row.length // page) - 1 for row in rows])[:, None]
-    index = torch.tensor([row.index for row in rows])
+    index = torch.tensor([row.number for row in rows])
     # a short row repeats its own last page: padding never reads a neighbour's
     pages = tables[index[:, None], torch.minimum(at, last)].long().flatten()
     lengths = torch.tensor([row.length - row.first * page for row in rows])
@@ -183,7 +185,7 @@ def _decode(rows: list[_Row], tables: Tensor, page: int, window: int, tokens: in
 
 def _prefill(row: _Row, tables: Tensor, page: int, window: int) -> _Prefill:
     n, length = row.end - row.begin, row.length - row.first * page
-    pages = tables[row.index, row.first : -(-row.length // page)].long()
+    pages = tables[row.number, row.first : -(-row.length // page)].long()
     fresh = n == row.length
     if fresh and (not window or n <= window):
         return _Prefill(row.begin, row.end, pages, True, length, None)

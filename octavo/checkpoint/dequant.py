@@ -60,7 +60,7 @@ def q5_1(raw: Tensor, out: Tensor) -> None:
 
 def q2_k(raw: Tensor, out: Tensor) -> None:
     scales = raw[:, :16]
-    values = _fields(raw[:, 16:80].unflatten(1, (2, 32)), 2, 4).view(-1, 16, 16)
+    values = _fields(raw[:, 16:80].view(-1, 2, 32), 2, 4).view(-1, 16, 16)
     scale = (_half(raw, 80) * (scales & 15)).unsqueeze(2)
     least = (_half(raw, 82) * (scales >> 4)).unsqueeze(2)
     torch.mul(values, scale, out=out.view(-1, 16, 16)).sub_(least)
@@ -68,7 +68,7 @@ def q2_k(raw: Tensor, out: Tensor) -> None:
 
 def q3_k(raw: Tensor, out: Tensor) -> None:
     high = _fields(raw[:, :32].unsqueeze(1), 1, 8).view(-1, 16, 16)
-    low = _fields(raw[:, 32:96].unflatten(1, (2, 32)), 2, 4).view(-1, 16, 16)
+    low = _fields(raw[:, 32:96].view(-1, 2, 32), 2, 4).view(-1, 16, 16)
     packed = raw[:, 96:108]
     lows = torch.cat((packed[:, :8] & 15, packed[:, :8] >> 4), 1)
     highs = _fields(packed[:, 8:].unsqueeze(1), 2, 4).flatten(1)
@@ -93,18 +93,18 @@ def _k4(raw: Tensor, values: Tensor, out: Tensor) -> None:
 
 
 def q4_k(raw: Tensor, out: Tensor) -> None:
-    _k4(raw, _fields(raw[:, 16:].unflatten(1, (4, 32)), 4, 2).view(-1, 8, 32), out)
+    _k4(raw, _fields(raw[:, 16:].view(-1, 4, 32), 4, 2).view(-1, 8, 32), out)
 
 
 def q5_k(raw: Tensor, out: Tensor) -> None:
     high = _fields(raw[:, 16:48].unsqueeze(1), 1, 8).view(-1, 8, 32) << 4
-    low = _fields(raw[:, 48:].unflatten(1, (4, 32)), 4, 2).view(-1, 8, 32)
+    low = _fields(raw[:, 48:].view(-1, 4, 32), 4, 2).view(-1, 8, 32)
     _k4(raw, low | high, out)
 
 
 def q6_k(raw: Tensor, out: Tensor) -> None:
-    low = _fields(raw[:, :128].unflatten(1, (2, 64)), 4, 2).view(-1, 16, 16)
-    high = _fields(raw[:, 128:192].unflatten(1, (2, 32)), 2, 4).view(-1, 16, 16)
+    low = _fields(raw[:, :128].view(-1, 2, 64), 4, 2).view(-1, 16, 16)
+    high = _fields(raw[:, 128:192].view(-1, 2, 32), 2, 4).view(-1, 16, 16)
     scale = _half(raw, 208) * raw[:, 192:208].contiguous().view(torch.int8)
     values = (low | (high << 4)).view(torch.int8) - 32
     torch.mul(values, scale.unsqueeze(2), out=out.view(-1, 16, 16))

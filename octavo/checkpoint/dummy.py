@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from zlib import crc32
 
 import torch
@@ -18,7 +19,7 @@ class DummyCheckpoint:
 
     def __init__(self, hf: HFConfig, seed: int = 0) -> None:
         self.hf = hf
-        self.index: dict[str, TensorInfo] = {}
+        self.index: Mapping[str, TensorInfo] = {}
         self._seed = seed
 
     def read(self, name: str, into: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ class GGUFCheckpoint:
                 self._tensors[hf_name(name)] = tensor
         if len(self._tensors) + (ROPE_FACTORS in header.tensors) != len(header.tensors):
             raise ArtefactError(f"{path}: two tensors stand for the same parameter")
-        self.index = {n: TensorInfo(t.type, t.shape, t.nbytes) for n, t in self._tensors.items()}
+        self.index: Mapping[str, TensorInfo] = {
+            n: TensorInfo(t.type, t.shape, t.nbytes) for n, t in self._tensors.items()
+        }
         self._heads: dict[str, int] = {}
         if permutes_heads(header):
             self._heads = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
+from octavo.checkpoint.gguf_header import GGUFHeader, GGUFTensor
 from octavo.core.errors import ArtefactError, Unsupported
 from octavo.core.hf_config import HFConfig
-from octavo.checkpoint.gguf_header import GGUFHeader, GGUFTensor
 
 _CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ROPE_FACTORS = "rope_freqs.weight"
@@ -52,7 +52,9 @@ class _Metadata:
         window = self.one("attention.sliding_window", 0)
         embedding = self.tensor("token_embd.weight")
         return {
-            "architectures": ["MistralForCausalLM" if window and self.name == "llama" else _CLASSES[self.name]],
+            "architectures": [
+                "MistralForCausalLM" if window and self.name == "llama" else _CLASSES[self.name]
+            ],
             "hidden_size": self.one("embedding_length"),
             "num_hidden_layers": self.one("block_count"),
             "num_attention_heads": heads,
@@ -99,10 +101,13 @@ class _Metadata:
         return list(dict.fromkeys(token for token in found if token is not None))
 
     def rope(self, head_dim: int) -> dict[str, Any]:
-        rope: dict[str, Any] = {"rope_theta": float(self.one("rope.freq_base", 10000.0)), "rope_type": "default"}
+        rope: dict[str, Any] = {
+            "rope_theta": float(self.one("rope.freq_base", 10000.0)),
+            "rope_type": "default",
+        }
         turned = self.one("rope.dimension_count", head_dim)
         if turned != head_dim:
-            rope["partial_rotary_factor"] = turned / head_dim
+            rope["partial_rotary_factor"] = turned / max(head_dim, 1)
         if ROPE_FACTORS in self.header.tensors:
             return rope | {"rope_type": "factors", "factors": self.factors()}
         kind = self.header.metadata.get(f"{self.name}.rope.scaling.type", "none")
@@ -116,7 +121,9 @@ class _Metadata:
     def factors(self) -> list[float]:
         tensor = self.header.tensors[ROPE_FACTORS]
         if tensor.type != "F32" or tensor.nbytes > 1 << 16:
-            raise ArtefactError(f"{self.header.source}: {ROPE_FACTORS} is {tensor.type} of {tensor.nbytes} bytes")
+            raise ArtefactError(
+                f"{self.header.source}: {ROPE_FACTORS} is {tensor.type} of {tensor.nbytes} bytes"
+            )
         with open(self.header.source, "rb") as file:
             file.seek(tensor.offset)
             return array("f", file.read(tensor.nbytes)).tolist()

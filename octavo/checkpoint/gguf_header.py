@@ -200,7 +200,12 @@ class _Reader:
     ) -> dict[str, GGUFTensor]:
         """Absolute offsets; every tensor lies inside the file and overlaps no other."""
         align = metadata.get("general.alignment", 32)
-        if isinstance(align, bool) or not isinstance(align, int) or not 8 <= align <= 1 << 20 or align & (align - 1):
+        if (
+            isinstance(align, bool)
+            or not isinstance(align, int)
+            or not 8 <= align <= 1 << 20
+            or align & (align - 1)
+        ):
             raise self.bad(f"has alignment {align!r:.40}")
         base = -(-self.at // align) * align
         placed: dict[str, GGUFTensor] = {}

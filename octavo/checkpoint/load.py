@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
 
 from octavo.core.errors import ArtefactError
+from octavo.core.facts import TensorInfo
 from octavo.nn.build import Build, Sink
 from octavo.nn.protocols import Checkpoint
 
@@ -17,7 +18,8 @@ Progress = Callable[[float], None]  # done share in [0, 1]
 
 def load_model(checkpoint: Checkpoint, b: Build, progress: Progress | None = None) -> None:
     """Checks every name and shape first, then reads. ArtefactError names the offenders."""
-    check_names(checkpoint, b)
+    if not checkpoint.anything:
+        check_names(checkpoint.index, b, checkpoint.hf.source)
     sinks = sorted(b.sinks(), key=lambda sink: -sink.target.numel())
     total = sum(sink.target.numel() for sink in sinks) or 1
     done = 0
@@ -34,11 +36,8 @@ def load_model(checkpoint: Checkpoint, b: Build, progress: Progress | None = Non
     b.finish()
 
 
-def check_names(checkpoint: Checkpoint, b: Build) -> None:
+def check_names(index: Mapping[str, TensorInfo], b: Build, source: str) -> None:
     """Every sink has its tensor, of its shape, and no tensor is without a sink."""
-    if checkpoint.anything:
-        return
-    source, index = checkpoint.hf.source, checkpoint.index
     sinks = {sink.name: tuple(sink.target.shape) for sink in b.sinks()}
     if missing := [name for name in sinks if name not in index]:
         raise ArtefactError(f"{source}: the checkpoint lacks {_few(missing)}", hint="is it complete?")

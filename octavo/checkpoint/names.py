@@ -20,7 +20,7 @@ _LAYER = {
 
 def hf_name(name: str) -> str:
     """The Hugging Face name; an unknown one stays as it is, so that an error can name it."""
-    stem, dot, leaf = name.rpartition(".")
+    stem, _, leaf = name.rpartition(".")
     if stem in _TOP:
         return f"{_TOP[stem]}.{leaf}"
     block, _, part = stem.partition(".")

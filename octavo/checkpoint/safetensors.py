@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -22,21 +22,22 @@ class SafetensorsCheckpoint:
 
     def __init__(self, hf: HFConfig, files: Sequence[str]) -> None:
         self.hf = hf
-        self.index: dict[str, TensorInfo] = {}
+        index: dict[str, TensorInfo] = {}
+        self.index: Mapping[str, TensorInfo] = index
         self._where: dict[str, tuple[str, Any]] = {}
         for path in files:
             with _sound(path):
-                self._open(path)
+                self._open(path, index)
 
-    def _open(self, path: str) -> None:
+    def _open(self, path: str, index: dict[str, TensorInfo]) -> None:
         # the library checks the header against the file: lengths, offsets, overlaps, truncation
-        handle = safe_open(path, framework="pt")
+        handle: Any = safe_open(path, framework="pt")
         for name in handle.keys():  # noqa: SIM118 - the handle is no mapping
             if name in self._where:
                 raise ArtefactError(f"{path}: tensor {name} is also in {self._where[name][0]}")
             part = handle.get_slice(name)
             kind, shape = part.get_dtype(), tuple(part.get_shape())
-            self.index[name] = TensorInfo(kind, shape, prod(shape) * _WIDTH.get(kind, 1))
+            index[name] = TensorInfo(kind, shape, prod(shape) * _WIDTH.get(kind, 1))
             self._where[name] = (path, handle)
 
     def read(self, name: str, into: Tensor) -> None:

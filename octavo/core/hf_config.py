@@ -13,6 +13,10 @@ _MISSING = object()
 _LIMIT = 8 << 20  # bytes; a config.json is a few KB
 
 
+def _finite(value: float) -> bool:
+    return -1e300 < value < 1e300  # false for NaN, and for integers too large for a float
+
+
 class HFConfig:
     """Read-only view of a Hugging Face configuration (or of GGUF metadata in its shape)."""
 
@@ -57,12 +61,15 @@ class HFConfig:
             raise self._odd(key, value, f"an integer in [{low}, {high}]")
         return value
 
-    def number(self, key: str, default: Any = _MISSING) -> float:
+    def number(self, key: str, default: Any = _MISSING, *, above: float | None = None) -> float:
+        """A finite number, greater than `above` where that is given."""
         value = self._get(key, default)
         if value is default:
             return value  # type: ignore[no-any-return]
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise self._odd(key, value, "a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+            raise self._odd(key, value, "a finite number")
+        if above is not None and value <= above:
+            raise self._odd(key, value, f"a number above {above:g}")
         return float(value)
 
     def flag(self, key: str, default: Any = _MISSING) -> bool:

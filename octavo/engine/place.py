@@ -3,6 +3,7 @@ so that importing the engine never loads torch."""
 
 from __future__ import annotations
 
+from octavo.config import env
 from octavo.config.engine import EngineConfig
 from octavo.core.facts import ModelFiles
 from octavo.core.runner import Runner
@@ -14,6 +15,7 @@ def make_executor(config: EngineConfig, files: ModelFiles) -> Executor:
     """The runner in a thread of this process."""
 
     def make_runner() -> Runner:
+        env.calm_threads()  # libgomp looks when torch loads it
         from octavo.runner.runner import Runner as DeviceRunner
 
         runner: Runner = DeviceRunner(config, files)

@@ -41,7 +41,10 @@ class InlineExecutor:
 
     def submit(self, plan: StepPlan) -> Future[StepResult]:
         future: Future[StepResult] = Future()
-        self._inbox.put(lambda: self._accept(plan, future))
+        if self._error is not None:
+            future.set_exception(self._error)
+        else:
+            self._inbox.put(lambda: self._accept(plan, future))
         return future
 
     def mask(self, masks: StepMasks) -> None:

@@ -25,8 +25,9 @@ from octavo.core.facts import Ready
 from octavo.core.mail import Call, Failed, Progress, Reply, Started, Stop
 from octavo.core.messages import StepMasks, StepPlan, StepResult
 from octavo.core.wire import Codec
-from octavo.executor import executor as protocol
 from octavo.executor.channel import Channel
+from octavo.executor.executor import Progress as OnProgress
+from octavo.executor.executor import Runner
 from octavo.executor.inline import InlineExecutor, as_engine_error
 
 CLOSE_S = 10.0  # how long a worker may take to say goodbye
@@ -72,7 +73,7 @@ class ProcessExecutor:
         self._calls: dict[int, Future[Any]] = {}
         self._error: EngineError | None = None
         self._call_ids = count()
-        self._progress: protocol.Progress
+        self._progress: OnProgress
         self._worker: subprocess.Popen[bytes]
         self._channel: Channel
         self._reader: threading.Thread
@@ -81,7 +82,7 @@ class ProcessExecutor:
     def pid(self) -> int:
         return self._worker.pid
 
-    def start(self, progress: protocol.Progress) -> Ready:
+    def start(self, progress: OnProgress) -> Ready:
         self._progress = progress
         ours, theirs = socket.socketpair()
         with theirs:
@@ -246,9 +247,9 @@ def _failed(error: EngineError) -> Failed:
     return Failed(type(error).__name__, error.message, error.hint, error.field)
 
 
-def _factory(name: str) -> Callable[[dict[str, Any]], protocol.Runner]:
+def _factory(name: str) -> Callable[[dict[str, Any]], Runner]:
     module, _, function = name.partition(":")
-    made: Callable[[dict[str, Any]], protocol.Runner] = vars(importlib.import_module(module))[function]
+    made: Callable[[dict[str, Any]], Runner] = vars(importlib.import_module(module))[function]
     return made
 
 

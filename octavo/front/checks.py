@@ -18,7 +18,7 @@ MOST_BIASES = 4096
 
 def integer(field: str, value: Any, low: int, high: int) -> int:
     """An int (or numpy's), not a bool or a float."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise UserError(f"{field} is {_kind(value)}, not an integer", hint=_range(low, high), field=field)
     if not low <= (plain := int(value)) <= high:
         raise UserError(f"{field} is {_short(plain)}", hint=_range(low, high), field=field)
@@ -29,8 +29,8 @@ def number(
     field: str, value: Any, low: float | None = None, high: float | None = None, above: float | None = None
 ) -> float:
     """A finite number in [low, high]; `above` excludes its own value."""
-    hint = _interval(low, high, above)
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
+        hint = _interval(low, high, above)
         raise UserError(f"{field} is {_kind(value)}, not a number", hint=hint, field=field)
     try:
         as_float = float(value)
@@ -43,6 +43,7 @@ def number(
         and (above is None or as_float > above)
     )
     if not inside:
+        hint = _interval(low, high, above)
         raise UserError(f"{field} is {_short(as_float)}", hint=hint, field=field)
     return as_float
 

@@ -92,7 +92,7 @@ def check_ids(ids: Any, vocab: int, field: str) -> tuple[int, ...]:
     """A tuple of ints in [0, vocab). Bad ids would harm neighbours on the device."""
     if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Sequence):
         raise UserError(f"{field} is of type {type(ids).__name__}, not a list of ids", field=field)
-    if all(type(id) is int for id in ids) and (not ids or (min(ids) >= 0 and max(ids) < vocab)):
+    if not ids or (set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < vocab):
         return tuple(ids)
     return tuple(_check_id(id, vocab, f"{field}[{at}]") for at, id in enumerate(ids))
 

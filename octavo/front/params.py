@@ -84,8 +84,14 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
         return SamplingParams(**given)
 
     def clone(self) -> SamplingParams:
-        """An independent copy; `skip_clone` says that nobody will change this one."""
-        return self if self.skip_clone else copy.deepcopy(self)
+        """An independent copy, checked; `skip_clone` says that nobody will change this one."""
+        if self.skip_clone:
+            return self
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
+        for name, value in fields.items():
+            if isinstance(value, list | dict):
+                fields[name] = copy.copy(value)
+        return SamplingParams(**fields)
 
     @property
     def greedy(self) -> bool:

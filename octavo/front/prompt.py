@@ -203,7 +203,6 @@ class PromptBuilder:
         self, text: str | None, ids: tuple[int, ...], params: SamplingParams | None, options: Options
     ) -> Prepared:
         params = self.default_params() if params is None else params.clone()
-        params.check()
         self._lowering.check_detokenize(params)
         room = self._room(ids, options)
         wanted = room if params.max_tokens is None else params.max_tokens

@@ -24,6 +24,9 @@ from octavo.nn.rope import Rope, RopeSpec, read_rope
 from octavo.ops import basic
 from octavo.ops.rope import rope
 
+# far above every model, and low enough that no product of two overflows
+_WIDE, _MANY = 1 << 24, 1 << 14
+
 
 class DecoderSpec(NamedTuple):
     """A decoder in numbers. `windows` holds a layer's sliding window, 0 for none."""
@@ -56,22 +59,22 @@ class DecoderSpec(NamedTuple):
         windows: tuple[int, ...] | None = None,
     ) -> DecoderSpec:
         """From a Llama-shaped config.json. None: as `attention_bias` says, no window."""
-        hidden, heads = hf.integer("hidden_size"), hf.integer("num_attention_heads")
-        kv_heads = hf.integer("num_key_value_heads", heads)
-        head_dim = hf.integer("head_dim", None) or hidden // heads
+        hidden, heads = hf.integer("hidden_size", high=_WIDE), hf.integer("num_attention_heads", high=_MANY)
+        kv_heads = hf.integer("num_key_value_heads", heads, high=_MANY)
+        head_dim = hf.integer("head_dim", None, high=_MANY) or hidden // heads
         if heads % kv_heads:
             raise ArtefactError(f"{hf.source}: {heads} heads do not divide by {kv_heads} num_key_value_heads")
         layers = hf.integer("num_hidden_layers", high=4096)
         bias = hf.flag("attention_bias", False)
         return cls(
-            vocab=hf.integer("vocab_size"),
+            vocab=hf.integer("vocab_size", high=_WIDE),
             hidden=hidden,
             layers=layers,
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            intermediate=hf.integer("intermediate_size"),
-            eps=hf.number("rms_norm_eps", 1e-6),
+            intermediate=hf.integer("intermediate_size", high=_WIDE),
+            eps=hf.number("rms_norm_eps", 1e-6, above=0),
             activation=hf.choice("hidden_act", GATED, "silu"),
             tied=hf.flag("tie_word_embeddings", False),
             qkv_bias=bias if qkv_bias is None else qkv_bias,

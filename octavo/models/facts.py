@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from math import prod
 
+from octavo.core.errors import ArtefactError
 from octavo.core.facts import ModelFacts, TensorInfo
 from octavo.core.hf_config import HFConfig
 
@@ -21,9 +22,13 @@ def model_facts(hf: HFConfig, index: Mapping[str, TensorInfo]) -> ModelFacts:
         stored[info.dtype] += prod(info.shape)
     main = stored.most_common(1)[0][0] if stored else ""
     named = hf.raw("dtype", hf.raw("torch_dtype"))
+    vocab = hf.integer("vocab_size")
+    for key in ("eos_token_id", "bos_token_id"):
+        if beyond := [token for token in hf.ids(key) if token >= vocab]:
+            raise ArtefactError(f"{hf.source}: {key!r} {beyond[0]} lies outside the vocabulary of {vocab}")
     return ModelFacts(
         architecture=hf.architecture,
-        vocab_size=hf.integer("vocab_size"),
+        vocab_size=vocab,
         max_position=max_position(hf),
         num_layers=hf.integer("num_hidden_layers", high=4096),
         num_parameters=sum(stored.values()),
@@ -44,7 +49,7 @@ def max_position(hf: HFConfig) -> int:
         rope = hf.sub(key)
         if rope.raw("rope_type", rope.raw("type")) in _STRETCHED and rope.has("factor"):
             original = rope.integer("original_max_position_embeddings", limit)
-            return max(limit, int(original * rope.number("factor")))
+            return max(limit, int(original * rope.number("factor", above=0)))
     return limit
 
 

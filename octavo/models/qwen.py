@@ -23,7 +23,8 @@ def _windows(hf: HFConfig) -> tuple[int, ...]:
     for kind in kinds:
         if kind not in ("full_attention", "sliding_attention"):
             raise ArtefactError(
-                f"{hf.source}: 'layer_types' holds {kind!r:.40}", hint="expected full_attention or sliding_attention"
+                f"{hf.source}: 'layer_types' holds {kind!r:.40}",
+                hint="expected full_attention or sliding_attention",
             )
     return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
 

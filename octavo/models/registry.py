@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from octavo.checkpoint.load import check_names
 from octavo.core.errors import NotFound, Unsupported
 from octavo.core.facts import TensorInfo
 from octavo.core.hf_config import HFConfig
@@ -52,9 +53,15 @@ def survey(
     backend: AttentionBackend,
     quant: Quantization,
 ) -> Survey:
-    """Builds the model on torch's meta device and adds up what it asked for."""
+    """Builds the model on torch's meta device and adds up what it asked for.
+
+    ArtefactError where index and configuration disagree: found here, before a hostile
+    configuration could make anyone allocate. An empty index (dummy weights) is not checked.
+    """
     b = Build.root(index, dtype=dtype, device="meta", backend=backend, quant=quant)
     model = build(hf, b)
+    if index:
+        check_names(index, b, hf.source)
     spec = model.spec
     widest = max(2 * spec.intermediate, (spec.heads + 2 * spec.kv_heads) * spec.head_dim)
     return Survey(model.cache_specs, b.ledger.nbytes, b.ledger.parameters, spec.hidden, widest)

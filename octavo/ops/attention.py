@@ -18,7 +18,9 @@ def paged_attention(
     itself and what is before it, at most `window` positions in all where window > 0.
     """
     n, heads, _ = q.shape
-    kv = cache[pages.long()].flatten(0, 1)[:length].float()  # [length, 2, kv_heads, d]
+    gone = max(0, length - n - window + 1) // cache.shape[1] if window else 0  # pages out of sight
+    length -= gone * cache.shape[1]
+    kv = cache[pages[gone:].long()].flatten(0, 1)[:length].float()  # [length, 2, kv_heads, d]
     k, v = (t.repeat_interleave(heads // t.shape[1], 1) for t in kv.unbind(1))
     scores = torch.einsum("qhd,khd->hqk", q.float() * scale, k)
     distance = torch.arange(length - n, length)[:, None] - torch.arange(length)

@@ -29,7 +29,7 @@ def split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
 @op
 def heads(x: Tensor, head_dim: int) -> Tensor:
     """x [n, h * head_dim] -> view [n, h, head_dim]."""
-    return x.unflatten(-1, (-1, head_dim))
+    return x.view(x.shape[0], -1, head_dim)
 
 
 @op
@@ -40,4 +40,5 @@ def add(x: Tensor, y: Tensor) -> Tensor:
 
 @op
 def scale(x: Tensor, factor: float) -> Tensor:
+    """Of any shape."""
     return x * factor

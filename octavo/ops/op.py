@@ -29,7 +29,7 @@ class Op(Generic[P, R]):
 
     def __init__(self, reference: Callable[P, R]) -> None:
         self.reference = reference
-        self.name: str = reference.__name__  # type: ignore[attr-defined]
+        self.name: str = reference.__name__
         self.__doc__ = reference.__doc__
         self._kernels: dict[str, list[Kernel]] = {}
 

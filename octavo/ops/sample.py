@@ -30,7 +30,7 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _TOKENS, _BLOCKS = 0, 1  # second counter word: what the draw is for
 # Scores lie within logit + [-3.7, 39.6]: no token further below the best one can win.
 _SPREAD = np.float32(44.0)
-_PEEK = 1024  # logits looked at before a whole row is sorted
+_PEEKS = (1024, 8192)  # logits looked at before a whole row is sorted
 
 
 def philox(c0: Ints, c1: Ints, c2: Ints, c3: Ints, k0: Ints, k1: Ints) -> tuple[Ints, Ints, Ints, Ints]:
@@ -154,57 +154,46 @@ def ranked(logits: Floats, count: int) -> Ranked:
     return Ranked(ids, np.take_along_axis(logits, ids, 1))
 
 
-def truncate(logits: Floats, top_k: Ints, top_p: Floats) -> None:
-    """Excludes, in place, all but each row's nucleus: [m, vocab] float32, [m], [m].
+def truncate(row: Floats, top_k: int, top_p: float) -> None:
+    """Excludes, in place, all but the nucleus of one row [vocab], float32.
 
     The `top_k` largest stay (0: all); of these the fewest whose share of the probability is at
-    least `top_p`, and always one. Of equal logits the lower id stays.
+    least `top_p`, and always one. Of equal logits the lower id stays. One row at a time, because
+    a row fits the processor's cache and a batch of them does not.
     """
-    vocab = logits.shape[1]
-    top_k = np.where((top_k > 0) & (top_k < vocab), top_k, vocab)
-    mass = np.zeros(len(logits))
-    if (open := np.flatnonzero(top_k == vocab)).size:
-        rows = logits[open] if len(open) < len(logits) else logits
-        mass[open] = _weights(rows, rows.max(1, keepdims=True)).sum(1)
-    todo = np.arange(len(logits))
-    for width in (min(_PEEK, vocab), vocab):  # most nuclei are small
-        rows = logits[todo] if len(todo) < len(logits) else logits
-        top = -np.sort(-np.partition(rows, vocab - width, axis=1)[:, vocab - width :], axis=1)
-        kept, sure = _nucleus(top, top_k[todo], top_p[todo], mass[todo], vocab)
-        _keep(logits, todo[sure], top[sure], kept[sure])
-        todo = todo[~sure]
-        if not len(todo):
-            return
+    vocab = len(row)
+    peak = max(float(row.max()), float(np.finfo(np.float32).min))
+    if 0 < top_k < vocab:
+        top = _largest(row, top_k)
+        running = np.cumsum(np.exp(top - peak), dtype=np.float64)
+        kept = top_k if top_p >= 1 else _reaching(running, top_p * running[-1])
+        return _keep(row, top, kept)
+    if top_p >= 1:
+        return None
+    goal = top_p * float(np.exp(row - peak).sum())
+    for width in (*_PEEKS, vocab):  # most nuclei are small
+        top = _largest(row, min(width, vocab))
+        running = np.cumsum(np.exp(top - peak), dtype=np.float64)
+        if running[-1] >= goal or width >= vocab:
+            return _keep(row, top, _reaching(running, goal))
+    return None
 
 
-def _weights(logits: Floats, top: Floats) -> Floats:
-    """Probabilities up to a factor; 0 where everything is excluded."""
-    weights: Floats = np.exp(logits - np.maximum(top, np.finfo(np.float32).min))
-    return weights
+def _largest(row: Floats, count: int) -> Floats:
+    """The `count` largest, falling."""
+    some = np.partition(row, len(row) - count)[len(row) - count :] if count < len(row) else row
+    return np.sort(some)[::-1]
 
 
-def _nucleus(
-    top: Floats, top_k: Ints, top_p: Floats, mass: Floats, vocab: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """How many of the falling logits `top` [m, width] each row keeps, and whether width was enough."""
-    width = top.shape[1]
-    weight = _weights(top, top[:, :1]).astype(np.float64)
-    within = np.arange(width) < top_k[:, None]
-    running = np.cumsum(np.where(within, weight, 0.0), axis=1)
-    by_k = top_k < vocab
-    goal = np.where(top_p < 1.0, top_p * np.where(by_k, running[:, -1], mass), np.inf)
-    kept = (running - weight < goal[:, None]) & within
-    kept[:, 0] = True
-    return kept.sum(1), np.where(by_k, top_k <= width, running[:, -1] >= goal) | (width == vocab)
+def _reaching(running: Floats, goal: float) -> int:
+    """How many it takes to reach the goal, at least one and at most all."""
+    return min(int(np.searchsorted(running, goal)) + 1, len(running))
 
 
-def _keep(logits: Floats, rows: Ints, top: Floats, kept: NDArray[np.int64]) -> None:
-    """Leaves in each of `rows` the first `kept` of its falling logits `top`."""
-    last = np.take_along_axis(top, kept[:, None] - 1, 1)
-    part = logits[rows]
-    above = part >= last
-    part[~above] = -np.inf
-    surplus = np.count_nonzero(above, axis=1) - kept
-    for i in np.flatnonzero(surplus > 0):  # equal logits at the edge
-        part[i, np.flatnonzero(part[i] == last[i])[-surplus[i] :]] = -np.inf
-    logits[rows] = part
+def _keep(row: Floats, top: Floats, kept: int) -> None:
+    """Leaves the first `kept` of the falling logits `top`."""
+    edge = top[kept - 1]
+    above = row >= edge
+    if (surplus := int(np.count_nonzero(above)) - kept) > 0:  # equal logits at the edge
+        above[np.flatnonzero(row == edge)[-surplus:]] = False
+    row[~above] = -np.inf

@@ -48,10 +48,6 @@ class TopKP:
         pass
 
     def apply(self, logits: Logits, rows: Rows, at: Index) -> None:
-        slots = rows.slot[at]
-        if len(at) == len(logits):
-            sample.truncate(logits, self._k[slots], self._p[slots])
-        else:
-            part = logits[at]
-            sample.truncate(part, self._k[slots], self._p[slots])
-            logits[at] = part
+        for i in at:
+            slot = rows.slot[i]
+            sample.truncate(logits[i], int(self._k[slot]), float(self._p[slot]))

@@ -283,7 +283,7 @@ class Scheduler:
         r.fed = len(r.tokens)
         f.blocks += [(r.slot, *change) for change in self._groups.whole(r)]
         f.copies += [self._copies.begin("cow", *copy) for copy in copies or ()]
-        self._counters.copies += len(f.copies)
+        self._counters.copies += len(copies or ())
         self._count_hit(r, parent)
         f.admit_row(r, parent.slot if parent is not None else None)
         r.parent = None

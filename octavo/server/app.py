@@ -103,11 +103,13 @@ def build(service: Service) -> Starlette:
     ]
     if not serve.disable_fastapi_docs:
         routes += _docs(bool(serve.api_key))
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=middleware,
         exception_handlers={HTTPException: handle, Exception: handle},
     )
+    app.router.redirect_slashes = False  # a redirect would be built from the client's Host header
+    return app
 
 
 async def _answer(handler: Handler, service: Service, request: Request) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -82,6 +83,8 @@ async def serve(config: EngineConfig, files: ModelFiles, *, progress: Progress, 
                 seconds=time.monotonic() - started,
                 chat=text.template is not None,
             )
+            gc.collect()
+            gc.freeze()  # what was loaded lives as long as the process: no full sweeps over it
             await answer(service, listener, stop, lambda: announce(facts))
         except _Stopped:
             _log.info("stopped while starting")

@@ -18,6 +18,7 @@ from octavo.core.errors import ArtefactError, Unsupported
 from octavo.text.vocabulary import Vocabulary
 
 _LIMIT = 256 << 20  # bytes of a tokenizer.json; the largest published ones have 35 MB
+_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 _SMALL = 8 << 20  # bytes of the files beside it
 
 
@@ -28,6 +29,8 @@ def read_folder(folder: Path) -> Vocabulary:
     backend.no_truncation()
     backend.no_padding()
     config = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
+
+    _add_named(backend, config)
 
     def id_of(key: str) -> int | None:
         content = _content(config.get(key))
@@ -54,6 +57,21 @@ def _from_json(path: Path) -> tokenizers.Tokenizer:
         raise ArtefactError(
             f"{path} is not a tokenizer: {str(error)[:200]}", hint="fetch the file again", field="tokenizer"
         ) from error
+
+
+def _add_named(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+    """Tokens that tokenizer_config.json names for a purpose are special, whatever tokenizer.json says."""
+    special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    extra = config.get("additional_special_tokens")
+    named = [config.get(key) for key in _NAMED] + (extra if isinstance(extra, list) else [])
+    contents = [content for token in named if (content := _content(token))]
+    backend.add_special_tokens(
+        [
+            tokenizers.AddedToken(content, special=True, normalized=False)
+            for content in contents
+            if content not in special and backend.token_to_id(content) is not None
+        ]
+    )
 
 
 def _through_transformers(folder: Path) -> tokenizers.Tokenizer:

@@ -21,11 +21,12 @@ log = logging.getLogger(__name__)
 _PREFIX = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 _MOST_TOKENS = 4 << 20
+_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_NAMED = (*_ENDS, "bos_token_id", "padding_token_id", "unknown_token_id")
 _SPACE = "\u2581"
 
 # How words are cut before merging, by the names GGUF files use. The patterns are part of each
 # vocabulary's definition: another pattern would give other ids.
-_GPT2 = ""  # the pattern built into the library's ByteLevel
 _WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = _WORD + r"\p{N}{1,3}" + _REST
@@ -35,13 +36,22 @@ _CASED = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
 )
 _TEKKEN = _CASED + r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CONTRACTED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_GPT4O = (
+    "|".join(part + _CONTRACTED for part in _CASED.rstrip("|").split("|"))
+    + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PATTERNS = {"llama3": _LLAMA3, "dbrx": _LLAMA3, "qwen2": _QWEN2, "tekken": _TEKKEN, "gpt4o": _GPT4O}
 _KINDS: dict[str, tuple[str, ...]] = {
-    "gpt2": ("default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "roberta-bpe", "gpt-neox"),
-    "digits": ("smollm", "starcoder", "refact", "command-r", "codeshell", "granite-code"),
-    "llama3": ("llama3", "llama-v3", "llama-bpe", "llama4", "dbrx", "smaug-bpe", "falcon3", "pixtral"),
-    "qwen2": ("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "qwen35"),
+    "gpt2": ("default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "roberta-bpe"),
+    "digits": ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
+    "llama3": ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral"),
+    "dbrx": ("dbrx", "smaug-bpe"),
+    "qwen2": ("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"),
     "tekken": ("tekken",),
+    "gpt4o": ("gpt-4o", "llama4"),
 }
+_WHOLE_WORDS = ("llama3", "tekken")  # a word that is a token is taken as it is; files imply BOS
 _PRE = {name: kind for kind, names in _KINDS.items() for name in names}
 
 
@@ -61,7 +71,7 @@ def read_gguf(metadata: Mapping[str, Any], source: str) -> Vocabulary:
             field="tokenizer",
         )
     _add_tokens(backend, reader)
-    _add_borders(backend, reader, bos_by_default=kind == "llama")
+    _add_borders(backend, reader, bos_by_default=kind == "llama" or _kind(reader) in _WHOLE_WORDS)
     return Vocabulary(
         backend=backend,
         source=source,
@@ -117,7 +127,7 @@ class _Reader:
         return value
 
     def ends(self) -> tuple[int, ...]:
-        ids = [self.id(key) for key in ("eos_token_id", "eot_token_id", "eom_token_id")]
+        ids = [self.id(key) for key in _ENDS]
         return tuple(dict.fromkeys(id for id in ids if id is not None))
 
     def bad(self, key: str, what: str) -> ArtefactError:
@@ -138,16 +148,20 @@ class _Reader:
 
 def _byte_level(reader: _Reader) -> Tokenizer:
     vocab = {token: id for id, token in enumerate(reader.tokens)}
-    name = reader.text("pre", "default")
-    kind = _PRE.get(name)
+    kind = _kind(reader)
     if kind is None:
+        name = reader.text("pre")
         log.warning("%s: unknown pre-tokenizer %.40r; words are cut as in GPT-2", reader.source, name)
-    backend = Tokenizer(_bpe(reader, vocab, reader.merges(), ignore_merges=kind == "llama3"))
+    backend = Tokenizer(_bpe(reader, vocab, reader.merges(), ignore_merges=kind in _WHOLE_WORDS))
     backend.pre_tokenizer = _pre_tokenizer(kind or "gpt2")
     if kind == "qwen2":
         backend.normalizer = normalizers.NFC()
     backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def _kind(reader: _Reader) -> str | None:
+    return _PRE.get(reader.text("pre", "default"))
 
 
 def _bpe(reader: _Reader, vocab: dict[str, int], merges: list[tuple[str, str]], **more: Any) -> models.BPE:
@@ -164,8 +178,7 @@ def _pre_tokenizer(kind: str) -> Any:
     if kind == "digits":
         digits = pre_tokenizers.Digits(individual_digits=True)
         return pre_tokenizers.Sequence([digits, byte_level(add_prefix_space=False, use_regex=True)])
-    pattern = {"llama3": _LLAMA3, "qwen2": _QWEN2, "tekken": _TEKKEN}[kind]
-    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(_PATTERNS[kind]), behavior="isolated")
     return pre_tokenizers.Sequence([split, byte_level(add_prefix_space=False, use_regex=False)])
 
 
@@ -209,10 +222,15 @@ def _merges_from_scores(reader: _Reader, vocab: Mapping[str, int]) -> list[tuple
 
 
 def _add_tokens(backend: Tokenizer, reader: _Reader) -> None:
-    """Control tokens become special ones, user-defined tokens are matched but ordinary."""
-    rows = list(zip(reader.tokens, reader.types, strict=True))
-    special = [AddedToken(t, special=True, normalized=False) for t, kind in rows if kind == _CONTROL and t]
-    ordinary = [AddedToken(t, special=False, normalized=False) for t, kind in rows if kind == _USER and t]
+    """Control tokens, and those the file names for a purpose, become special ones; user-defined
+    tokens are matched but ordinary."""
+    named = {reader.id(key) for key in _NAMED}
+    special, ordinary = [], []
+    for id, (token, kind) in enumerate(zip(reader.tokens, reader.types, strict=True)):
+        if token and (kind in (_CONTROL, _UNKNOWN) or id in named):
+            special.append(AddedToken(token, special=True, normalized=False))
+        elif token and kind == _USER:
+            ordinary.append(AddedToken(token, special=False, normalized=False))
     backend.add_special_tokens(special)
     backend.add_tokens(ordinary)
 

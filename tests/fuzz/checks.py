@@ -33,7 +33,7 @@ class Checked:
     def apply(self, result: StepResult) -> list[Delta]:
         deltas = self._scheduler.apply(result)
         for r in self._scheduler._running:
-            assert 0 <= r.pending and (r.flights or not r.pending), "tokens pending that nothing brings"
+            assert r.pending >= 0 and (r.flights or not r.pending), "tokens pending that nothing brings"
             assert r.settled <= r.computed or r.flights, "more is settled than computed"
         return deltas
 

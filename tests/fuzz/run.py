@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from tests.fuzz.case import run_seed
 
@@ -30,7 +31,7 @@ def run_many(count: int, first: int = 0, workers: int | None = None) -> Counter[
         for start in starts:
             total.update(run_batch(start, min(BATCH, first + count - start)))
         return total
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         sizes = [min(BATCH, first + count - start) for start in starts]
         for found in pool.map(run_batch, starts, sizes):
             total.update(found)

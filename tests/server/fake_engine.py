@@ -40,7 +40,9 @@ def make_tokenizer() -> Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=MERGES))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])
+    backend.add_special_tokens(
+        [AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)]
+    )
     end = backend.token_to_id("<|im_end|>")
     return Tokenizer(Vocabulary(backend=backend, source="tiny", eos=(end,), templates={"default": TEMPLATE}))
 
@@ -121,7 +123,11 @@ class FakeEngine:
         timeline = Timeline(arrived=1.0, queued=1.0, scheduled=1.5, first_token=2.0, last_token=3.0)
         if not out:
             yield Delta(
-                id=request.id, cached_tokens=0, prompt_logprobs=scores, finish=Finish.LENGTH, timeline=timeline
+                id=request.id,
+                cached_tokens=0,
+                prompt_logprobs=scores,
+                finish=Finish.LENGTH,
+                timeline=timeline,
             )
             return
         for n, token in enumerate(out):
@@ -158,7 +164,10 @@ class House:
     """The app and the engine behind it."""
 
     def __init__(
-        self, say: Callable[[EngineRequest], str] = parrot, config: EngineConfig | None = None, template: bool = True
+        self,
+        say: Callable[[EngineRequest], str] = parrot,
+        config: EngineConfig | None = None,
+        template: bool = True,
     ) -> None:
         config = config or EngineConfig()
         tokenizer = make_tokenizer()
@@ -180,5 +189,7 @@ class House:
         text = TextSide(tokenizer, ChatTemplate(TEMPLATE, tokenizer) if template else None, Defaults({}))
         self.builder = PromptBuilder(text, ready, draw=lambda: 5)
         files = ModelFiles(name=MODEL, root="", weights=(), format="dummy", config=None, tokenizer="")
-        self.service = Service(config, files, ready, self.engine, Front(self.engine, self.builder), self.builder)
+        self.service = Service(
+            config, files, ready, self.engine, Front(self.engine, self.builder), self.builder
+        )
         self.app: Starlette = build(self.service)

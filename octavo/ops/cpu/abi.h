@@ -77,6 +77,7 @@ typedef struct OctStep {
   const OctGroup* groups;
   void* const* caches;        // [layers]
   float* buffers[OCT_BUFFERS];  // where a buffer lives outside; null: in the arena
+  double* seconds;            // [count]: adds what each op took, or null
 } OctStep;
 
 typedef struct OctEngine OctEngine;

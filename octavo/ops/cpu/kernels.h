@@ -97,8 +97,7 @@ struct StoreArgs {
 };
 
 struct Kernels {
-  const char* name;
-  int max_tile;
+  int max_tile;  // tokens of a full tile
   // Writes one token's k floats into slot `slot` of a tile with `slots` slots.
   void (*quantise)(int format, const float* x, int64_t k, uint8_t* tile, int slots, int slot);
   void (*matmul)(const MatArgs&);

@@ -1,18 +1,30 @@
-// The functions one level is made of; level.cpp puts them into its table. Set by the build:
-// OCT_NS, the level's namespace, and OCT_KERNELS, the name of its table function.
+// The functions one level is made of; level.cpp puts them into its table. A file is compiled
+// once for each instruction set it gains from, in the namespace OCT_NS that the build sets.
 #pragma once
 #include "kernels.h"
 
-namespace OCT_NS {
-using namespace oct;
+#define OCT_DECLARE_ROWS(ns)                                                                      \
+  namespace ns {                                                                                  \
+  using namespace oct;                                                                            \
+  void norm_row(const float* x, const float* weight, float eps, float* out, int64_t k);           \
+  void gated_row(int kind, const float* gate, const float* up, float* out, int64_t k);            \
+  void rope_row(float* x, const float* table, int64_t dim);                                       \
+  void quantise_row(int format, const float* x, int64_t k, uint8_t* tile, int slots, int slot);   \
+  void store_kv(const StoreArgs& a);                                                              \
+  void attend(const AttnArgs& a);                                                                 \
+  void matmul_codes(const MatArgs& a);                                                            \
+  }
+#define OCT_DECLARE_FLOAT(ns)             \
+  namespace ns {                          \
+  using namespace oct;                    \
+  void matmul_float(const MatArgs& a);    \
+  }
+#define OCT_DECLARE_TILES(ns)             \
+  namespace ns {                          \
+  using namespace oct;                    \
+  void matmul_tiles(const MatArgs& a);    \
+  }
 
-void norm_row(const float* x, const float* weight, float eps, float* out, int64_t k);
-void gated_row(int kind, const float* gate, const float* up, float* out, int64_t k);
-void rope_row(float* x, const float* table, int64_t dim);
-void quantise_row(int format, const float* x, int64_t k, uint8_t* tile, int slots, int slot);
-void store_kv(const StoreArgs& a);
-void attend(const AttnArgs& a);
-void matmul_float(const MatArgs& a);
-void matmul_codes(const MatArgs& a);
-void matmul_tiles(const MatArgs& a);  // AMX only
-}  // namespace OCT_NS
+OCT_DECLARE_ROWS(OCT_NS)
+OCT_DECLARE_FLOAT(OCT_NS)
+OCT_DECLARE_TILES(OCT_NS)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "pack.h"
 
 namespace oct {
 namespace {

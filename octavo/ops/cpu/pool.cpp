@@ -1,6 +1,6 @@
 #include "pool.h"
 
-#include <cerrno>
+#include <chrono>
 #include <climits>
 
 #if defined(__linux__)

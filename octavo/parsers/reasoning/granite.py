@@ -23,7 +23,8 @@ class Granite(Think):
         yield from self.blank()
         if not self.inside and (yield from s.literal(*THOUGHT)):
             yield from self.seam()
-            yield from s.stream(Thought, *RESPONSE)
+            if (yield from s.stream(Thought, *RESPONSE)):
+                yield from self.seam()
             yield from s.stream(Text)
         else:
             yield from super().parse()

@@ -37,17 +37,22 @@ class Think(Machine):
         if tag:
             yield from self.seam()
         if tag == self.open or (self.inside and not tag):
-            tag = yield from s.stream(Thought, self.close_tag, *self.leaves)
+            tag = yield from self._thought(*self.leaves)
             if tag in self.leaves:
                 yield Text(tag)
         yield from self.answer()
 
     def answer(self) -> Parse[None]:
         """What follows the thought."""
-        s = self.source
-        while self.again and (yield from s.stream(Text, self.open)):
-            yield from s.stream(Thought, self.close_tag)
-        yield from s.stream(Text)
+        while self.again and (yield from self.source.stream(Text, self.open)):
+            yield from self._thought()
+        yield from self.source.stream(Text)
+
+    def _thought(self, *leaves: str) -> Parse[str]:
+        tag = yield from self.source.stream(Thought, self.close_tag, *leaves)
+        if tag:
+            yield from self.seam()
+        return tag
 
 
 @REASONING.register("deepseek_r1")

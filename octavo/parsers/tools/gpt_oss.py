@@ -72,6 +72,8 @@ class Harmony(Machine):
         yield from self.seam()
         yield say("\n")  # between messages of one kind; elsewhere the layout drops it
         end = yield from s.stream(say, *ENDS, START, CHANNEL)
+        if end:
+            yield from self.seam()
         return end if end in (START, CHANNEL) else ""
 
     def _call(self, recipient: str) -> Parse[str]:

@@ -41,12 +41,18 @@ class Pythonic(Machine):
             yield from say_call(self, *call)
             opening = ""
             s.mark()
-            yield from s.spaces()
-            more = yield from s.literal(",", "]")
-            yield from s.spaces()
-            if more == "]" or (more and (yield from s.literal("]"))):
-                yield from self._after(s.taken())
+            more = yield from self._separator()
+            if more == "]":
+                s.taken()
                 return
         rest = opening + s.taken()
         if rest:
             yield Text(rest)
+
+    def _separator(self) -> Parse[str]:
+        """After a call: a comma if another may follow, the bracket (behind a comma or not) at the end."""
+        s = self.source
+        yield from s.spaces()
+        comma = yield from s.literal(",")
+        yield from s.spaces()
+        return (yield from s.literal("]")) or comma

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -28,11 +30,16 @@ def admit(service: Service, body: CompletionRequest | ChatRequest) -> str:
     """Checks what can be checked before any text is read. Returns the model's name for replies."""
     model = service.resolve(body.model)
     refuse_unavailable(body)
-    if body.stream and body.prompt_logprobs is not None and body.prompt_logprobs is not False:
+    if body.stream and scores_prompt(body):
         raise UserError(
             "prompt_logprobs cannot be streamed", hint="set stream to false", field="prompt_logprobs"
         )
     return model
+
+
+def scores_prompt(body: CompletionRequest | ChatRequest) -> bool:
+    """Whether the reply carries prompt_logprobs; 0 is a wish, false is none."""
+    return body.prompt_logprobs is not None and body.prompt_logprobs is not False
 
 
 def sampling(
@@ -68,6 +75,21 @@ def head(
         hint = "1 to 128 letters, digits, dots, colons, dashes and underscores"
         raise UserError("request_id is not usable", hint=hint, field="request_id")
     return Head(f"{kind}-{name}", service.now(), model, service.fingerprint)
+
+
+@contextlib.contextmanager
+def renaming(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors name fields as the route does, not as the parameters behind them."""
+    try:
+        yield
+    except UserError as error:
+        old = next((old for old in names if re.match(rf"{old}\b", error.field or "")), None)
+        if old is None:
+            raise
+        message, hint, field = (
+            re.sub(rf"\b{old}\b", names[old], text) for text in (error.message, error.hint, str(error.field))
+        )
+        raise type(error)(message, hint=hint, field=field) from None
 
 
 def check_rows(service: Service, prompts: int, n: int) -> int:

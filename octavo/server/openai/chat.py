@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,20 +38,27 @@ async def create(service: Service, request: Request) -> Response:
     model = build.admit(service, body)
     rule = UsageRule.of(body, service.config.serve.enable_force_include_usage)
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    params = build.sampling(service, body, _alternatives(body), most)
+    with build.renaming(_names(body)):
+        params = build.sampling(service, body, _alternatives(body), most)
     how = layout(body)
     head = build.head(service, request, body, "chatcmpl", model)
     ticket = service.gate.take(build.check_rows(service, 1, params.n))
     try:
         options = build.options(request, body, head.id, strict=most is not None)
-        prepared = await service.off_loop(
-            size_of(body.messages), lambda: service.builder.build_chat(body.messages, params, how, options)
-        )
+        work = functools.partial(service.builder.build_chat, body.messages, params, how, options)
+        with build.renaming(_names(body)):
+            prepared = await service.off_loop(size_of(body.messages), work)
         job = Job(service, [prepared], ticket, started)
         return await respond(service, request, body, job, ChatWriter(service, body, head, job), rule)
     except BaseException:
         ticket.release()
         raise
+
+
+def _names(body: ChatRequest) -> dict[str, str]:
+    """What parameters are called on this route."""
+    names = {"logprobs": "top_logprobs"}
+    return names if body.max_completion_tokens is None else {**names, "max_tokens": "max_completion_tokens"}
 
 
 def layout(body: ChatRequest | TokenizeRequest) -> ChatOptions:
@@ -130,7 +138,7 @@ class ChatWriter:
         reply = ChatReply(
             head.id, "chat.completion", head.created, head.model, folded, None, head.fingerprint, usage
         )
-        if self._body.prompt_logprobs not in (None, False):
+        if build.scores_prompt(self._body):
             reply.prompt_logprobs = prompt_logprobs(self._job.prompt_logprobs[0], self._names)
         if self._body.return_token_ids:
             reply.prompt_token_ids = list(prepared.token_ids)

@@ -36,6 +36,7 @@ from octavo.server.service import Service
 
 _BODY = Body(CompletionRequest)
 _DEFAULT_MAX_TOKENS = 16
+_OVERHEAD = 64  # a prompt costs as much work as so many characters, however short it is
 
 
 async def create(service: Service, request: Request) -> Response:
@@ -62,8 +63,9 @@ async def create(service: Service, request: Request) -> Response:
             add_special=body.add_special_tokens is not False,
         )
         work = [functools.partial(service.builder.build, prompt, params, how) for prompt in prompts]
-        size = sum(map(len, prompts))
-        prepared = await service.off_loop(size, lambda: [one() for one in work])
+        size = sum(len(prompt) + _OVERHEAD for prompt in prompts)
+        with build.renaming({"prompt_token_ids": "prompt"}):
+            prepared = await service.off_loop(size, lambda: [one() for one in work])
         job = Job(service, prepared, ticket, started)
         return await respond(service, request, body, job, CompletionWriter(service, body, head, job), rule)
     except BaseException:
@@ -136,7 +138,7 @@ class CompletionWriter:
         head, folded = self._head, fold_completion(choices)
         for choice in folded:
             at = choice.index // len(self._job.prepared[0].requests)
-            if self._body.prompt_logprobs not in (None, False):
+            if build.scores_prompt(self._body):
                 choice.prompt_logprobs = prompt_logprobs(self._job.prompt_logprobs[at], self._names)
             if self._body.return_token_ids:
                 choice.prompt_token_ids = list(self._job.prepared[at].token_ids)

@@ -76,7 +76,8 @@ def describe(error: Exception) -> ErrorReply:
         return ErrorReply(ErrorBody(str(error.detail), kind.name, None, kind.status))
     else:
         return ErrorReply(ErrorBody("internal error", "InternalServerError", None, 500))
-    return ErrorReply(ErrorBody(str(error), kind.name, error.field, kind.status))
+    field = error.field and error.field.partition(" ")[0]  # "logit_bias key" is in logit_bias
+    return ErrorReply(ErrorBody(str(error), kind.name, field, kind.status))
 
 
 def error_response(error: Exception) -> Response:

@@ -57,9 +57,7 @@ def run_of(
     cache = plan_of(*groups, pages=pages, rows=rows)
     shape = Shape(cache, drafts, parents, 4096, stages > 1)
     sizes = Limits(rows, budget, 4096, depth, drafts, stages=stages, model_key="fake", **limits)
-    return Run(
-        Case(0, sizes, shape, [(0, r) for r in asked], [], lazy, kill_at), make_executor=make_executor
-    )
+    return Run(Case(0, sizes, shape, [(0, r) for r in asked], [], lazy, kill_at), make_executor=make_executor)
 
 
 class Executors:
@@ -69,7 +67,13 @@ class Executors:
 
     def __init__(self, name: str, groups: tuple[CacheGroup, ...], drafts: int, pages: int = 400) -> None:
         self.name = name
-        self.config = {"groups": [list(g) for g in groups], "pages": pages, "rows": 8, "drafts": drafts, "polls": 3}
+        self.config = {
+            "groups": [list(g) for g in groups],
+            "pages": pages,
+            "rows": 8,
+            "drafts": drafts,
+            "polls": 3,
+        }
         self.made: list[Any] = []
 
     def __call__(self) -> Any:

@@ -15,7 +15,9 @@ MIXES = [(WINDOW,), (STATE,), (FULL, WINDOW), (FULL, STATE), (FULL, WINDOW, STAT
 def test_mixed_groups(groups: tuple[CacheGroup, ...], drafts: int) -> None:
     asked = requests(10, prompt=30, output=40)
     turns = [r for r in requests(20, prompt=30, output=40) if int(r.id) >= 10]
-    shared = [type(r)(id=r.id, tokens=asked[0].tokens + r.tokens, seed=r.seed, sampling=r.sampling) for r in turns]
+    shared = [
+        type(r)(id=r.id, tokens=asked[0].tokens + r.tokens, seed=r.seed, sampling=r.sampling) for r in turns
+    ]
     run = run_of(asked + shared, groups=groups, drafts=drafts, pages=3000, rows=8, budget=64)
     counts = run.go()
     assert counts["prefix_hits"] > 0

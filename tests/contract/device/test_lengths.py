@@ -30,7 +30,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("depth", [2, 3])
-def test_bounds_above_the_truth_and_done_rows(depth: int, lazy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_above_the_truth_and_done_rows(
+    depth: int, lazy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch(monkeypatch)
     run = run_of(requests(16, eos=(5, 9)), depth=depth, drafts=3, lazy=lazy)
     run.go()

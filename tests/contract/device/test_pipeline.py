@@ -18,7 +18,12 @@ def share_of_busy_ticks(run: object) -> float:
 
 def test_stages_are_busy_while_decoding() -> None:
     run = run_of(
-        requests(64, prompt=4, output=100, eos=()), rows=64, budget=512, pages=4000, stages=STAGES, depth=STAGES + 1
+        requests(64, prompt=4, output=100, eos=()),
+        rows=64,
+        budget=512,
+        pages=4000,
+        stages=STAGES,
+        depth=STAGES + 1,
     )
     run.go()
     assert share_of_busy_ticks(run) >= 0.9

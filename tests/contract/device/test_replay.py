@@ -8,7 +8,7 @@ from tests.contract.device.cases import FULL, STATE, WINDOW, requests, run_of
 from tests.contract.device.test_copies import family
 
 
-@pytest.mark.parametrize("kill_at", range(1, 40, 3))
+@pytest.mark.parametrize("kill_at", range(1, 31, 3))
 def test_killed_and_replayed(kill_at: int) -> None:
     asked = requests(8, output=30, grammar=True, temperature=1.0, presence_penalty=0.5, min_tokens=4)
     run = run_of(asked, drafts=2, depth=2, groups=(FULL, WINDOW, STATE), pages=900, kill_at=kill_at)

@@ -105,7 +105,11 @@ def check(path: Path, theirs: Any, close: float = 1e-4) -> GGUFCheckpoint:
         (
             "llama-yarn",
             "llama",
-            {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64},
+            {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": 4.0,
+                "rope.scaling.original_context_length": 64,
+            },
         ),
     ],
 )
@@ -184,10 +188,17 @@ def embedding() -> dict[str, Raw]:
         ("llama", {"attention.head_count_kv": Typed(ARRAY, (I32, [2, 1, 2]))}, embedding(), "head_count_kv"),
         ("llama", {}, {}, "lacks the tensor token_embd.weight"),
         ("llama", {"attention.key_length": 8, "attention.value_length": 4}, embedding(), "different size"),
-        ("llama", {}, {**embedding(), "rope_freqs.weight": Raw(1, (4,), bytes(8))}, "rope_freqs.weight is F16"),
+        (
+            "llama",
+            {},
+            {**embedding(), "rope_freqs.weight": Raw(1, (4,), bytes(8))},
+            "rope_freqs.weight is F16",
+        ),
     ],
 )
-def test_odd_metadata(arch: str, more: dict[str, Any], tensors: dict[str, Raw], message: str, tmp_path: Path) -> None:
+def test_odd_metadata(
+    arch: str, more: dict[str, Any], tensors: dict[str, Raw], message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf_bytes(metadata(arch, **more), tensors))
     with pytest.raises((ArtefactError, Unsupported), match=message):

@@ -33,7 +33,9 @@ def saved(tmp_path: Path) -> Path:
 
 
 def these(folder: Path) -> ModelFiles:
-    return files(str(folder), sorted(map(str, folder.glob("*.safetensors"))), config=str(folder / "config.json"))
+    return files(
+        str(folder), sorted(map(str, folder.glob("*.safetensors"))), config=str(folder / "config.json")
+    )
 
 
 def rewrite(folder: Path, change: Any) -> None:
@@ -65,7 +67,7 @@ def test_many_missing_tensors_are_counted(saved: Path) -> None:
 
 def test_unknown_tensors_are_named(saved: Path) -> None:
     rewrite(saved, lambda t: t.update({"model.layers.0.extra.weight": torch.ones(3)}))
-    with pytest.raises(ArtefactError, match="no place for model.layers.0.extra.weight"):
+    with pytest.raises(ArtefactError, match=r"no place for model.layers.0.extra.weight"):
         loaded(saved)
 
 
@@ -94,7 +96,9 @@ def test_integer_weights_are_refused(saved: Path) -> None:
 
 def test_the_same_tensor_in_two_files(saved: Path) -> None:
     (saved / "other.safetensors").write_bytes((saved / "model.safetensors").read_bytes())
-    with pytest.raises(ArtefactError, match=r"other.safetensors.*is also in .*model.safetensors|model.safe.*is also in"):
+    with pytest.raises(
+        ArtefactError, match=r"other.safetensors.*is also in .*model.safetensors|model.safe.*is also in"
+    ):
         loaded(saved)
 
 
@@ -119,14 +123,24 @@ def test_unknown_architecture_names_the_known_ones(saved: Path) -> None:
         ({"num_attention_heads": "6"}, "'num_attention_heads' is '6'"),
         ({"num_key_value_heads": 4}, "6 heads do not divide by 4"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
-        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "rope type 'longrope'.*known: default"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+            "rope type 'longrope'.*known: default",
+        ),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4}}, "rope_parameters lacks 'factor'"),
         ({"rope_parameters": {"rope_type": {}, "rope_theta": 1e4}}, "rope type"),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 0.0}}, "'factor' is 0.0"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": -1.0}}, "'rope_theta' is -1.0"),
         ({"rope_parameters": [1]}, "'rope_parameters' is"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization method 'awq'"),
-        ({"head_dim": 7}, "head_dim"),
+        ({"head_dim": 7}, "cannot turn 7 of head_dim 7"),
+        ({"hidden_size": 2**40}, "'hidden_size' is 1099511627776"),
+        (
+            {"hidden_size": 2**23, "intermediate_size": 2**24, "vocab_size": 2**24},
+            "the configuration asks for",
+        ),
+        ({"head_dim": 10}, r"q_proj.weight has shape \(48, 48\), the configuration asks for \(60, 48\)"),
+        ({"rms_norm_eps": float("inf")}, "'rms_norm_eps' is inf"),
     ],
 )
 def test_odd_configurations(saved: Path, values: dict[str, Any], message: str) -> None:
@@ -152,7 +166,9 @@ def test_older_configurations_mean_the_same(tmp_path: Path) -> None:
 
 
 def test_overrides_are_laid_over_the_configuration(saved: Path) -> None:
-    checkpoint = open_checkpoint(these(saved), overrides={"rope_parameters": {"rope_theta": 5.0}, "rms_norm_eps": 0.5})
+    checkpoint = open_checkpoint(
+        these(saved), overrides={"rope_parameters": {"rope_theta": 5.0}, "rms_norm_eps": 0.5}
+    )
     assert checkpoint.hf.number("rms_norm_eps") == 0.5
     assert checkpoint.hf.sub("rope_parameters").number("rope_theta") == 5.0
     assert checkpoint.hf.sub("rope_parameters").text("rope_type") == "default"
@@ -227,4 +243,6 @@ def test_dummy_weights_need_only_a_configuration(saved: Path) -> None:
     for name, weight in first.items():
         assert torch.equal(weight, same[name]) and not torch.equal(weight, other[name])
         assert 0 < weight.abs().max() <= 1e-3
-    assert not torch.equal(first["model.layers.0.mlp.up_proj.weight"], first["model.layers.1.mlp.up_proj.weight"])
+    assert not torch.equal(
+        first["model.layers.0.mlp.up_proj.weight"], first["model.layers.1.mlp.up_proj.weight"]
+    )

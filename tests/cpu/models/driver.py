@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from octavo.attention.cpu import CPUAttention
 from octavo.checkpoint.load import load_model
 from octavo.checkpoint.open import open_checkpoint
 from octavo.core.facts import ModelFiles
-from octavo.models.registry import build
+from octavo.models.registry import build, survey
 from octavo.nn.attention import prepare
 from octavo.nn.build import Build
 from octavo.nn.forward import Forward, GroupInputs, HostBounds
@@ -28,6 +29,7 @@ def load(
 ) -> Model:
     checkpoint = open_checkpoint(of, load_format)
     quant = choose_quantization(checkpoint.hf, checkpoint.index)
+    survey(checkpoint.hf, checkpoint.index, dtype, backend, quant)  # as the runner does
     b = Build.root(checkpoint.index, dtype=dtype, backend=backend, quant=quant)
     model = build(checkpoint.hf, b)
     load_model(checkpoint, b)
@@ -93,7 +95,7 @@ class Driver:
         )
         prepare(self.backend, self.model.cache_specs, f)
         logits = self.model.logits(self.model.forward(f))
-        return [logits[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+        return [logits[a:b] for a, b in pairwise(starts)]
 
 
 def relative(got: Tensor, wanted: Tensor) -> float:

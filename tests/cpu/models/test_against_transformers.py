@@ -61,7 +61,10 @@ def test_odd_chunks_then_decode(case: Case) -> None:
 
 def test_mixed_rows_in_one_step(case: Case) -> None:
     """Prefills, chunks and decodes of very different lengths share steps."""
-    rows = {name: prompt(length, seed) for seed, (name, length) in enumerate({"a": 60, "b": 5, "c": 23, "d": 34}.items())}
+    rows = {
+        name: prompt(length, seed)
+        for seed, (name, length) in enumerate({"a": 60, "b": 5, "c": 23, "d": 34}.items())
+    }
     cuts = [
         {"a": 30, "b": 3},
         {"a": 31, "b": 4, "c": 20},
@@ -100,7 +103,11 @@ def test_the_oracle_backend_agrees(case: Case) -> None:
     tokens = prompt(33, seed=5)
     backend = TorchRef()
     driver = Driver(load(case.files, backend), backend, page=8)
-    pieces = [*driver.step([("a", tokens[:20])]), *driver.step([("a", tokens[20:32])]), *driver.step([("a", tokens[32:])])]
+    pieces = [
+        *driver.step([("a", tokens[:20])]),
+        *driver.step([("a", tokens[20:32])]),
+        *driver.step([("a", tokens[32:])]),
+    ]
     assert relative(torch.cat(pieces), reference(case.theirs, tokens)) < CLOSE
 
 
@@ -109,7 +116,11 @@ def test_bfloat16_is_close(case: Case) -> None:
     backend = CPUAttention()
     model = load(case.files, backend, torch.bfloat16)
     driver = Driver(model, backend, cache_dtype=torch.bfloat16)
-    pieces = [*driver.step([("a", tokens[:20])]), *driver.step([("a", tokens[20:32])]), *driver.step([("a", tokens[32:])])]
+    pieces = [
+        *driver.step([("a", tokens[:20])]),
+        *driver.step([("a", tokens[20:32])]),
+        *driver.step([("a", tokens[32:])]),
+    ]
     logits = torch.cat(pieces)
     assert logits.dtype == torch.float32
     assert 0 < relative(logits, reference(case.theirs, tokens)) < 0.1

@@ -56,7 +56,7 @@ def engine(default_model: ModelFiles) -> Iterator[Engine]:
         ready = executor.start(lambda stage, share: None)
         tokenizer = Tokenizer.load(default_model.tokenizer)
         prompts = [tuple(tokenizer.encode(text)) for text in draw(4, seed=3)]
-        prompts.append(sum(reversed(prompts), ())[:150])  # longer than two of the budgets
+        prompts.append(sum(reversed(prompts), ())[:140])  # longer than two of the budgets
         model, backend = runner._started()._model, runner._started()._backend
         greedy = [greedy_decode(model, backend, list(prompt), COUNT) for prompt in prompts]
         yield Engine(runner, executor, ready, prompts, greedy)

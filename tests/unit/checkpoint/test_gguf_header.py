@@ -13,8 +13,21 @@ import pytest
 from octavo.checkpoint.gguf_header import BLOCK_TYPES, read_header
 from octavo.core.errors import ArtefactError
 from tests.unit.checkpoint.write_gguf import (
-    ARRAY, BOOL, F32, F64, I8, I64, STRING, U8, U64, Raw, Typed, gguf_bytes, string, value,
-)  # fmt: skip
+    ARRAY,
+    BOOL,
+    F32,
+    F64,
+    I8,
+    I64,
+    STRING,
+    U8,
+    U64,
+    Raw,
+    Typed,
+    gguf_bytes,
+    string,
+    value,
+)
 
 TENSORS = {
     "a.weight": Raw(0, (3, 4), bytes(48)),
@@ -50,7 +63,10 @@ def file(tmp_path: Path) -> Path:
 
 def test_reads_every_type(file: Path) -> None:
     header = read_header(write(file, gguf_bytes(METADATA, TENSORS)))
-    got = {key: item if isinstance(item, str | int | float) else list(item) for key, item in header.metadata.items()}
+    got = {
+        key: item if isinstance(item, str | int | float) else list(item)
+        for key, item in header.metadata.items()
+    }
     assert got == {
         "general.architecture": "llama", "n": 7, "x": 0.5, "on": True, "big": 2**63, "low": -(2**40), "tiny": -3,
         "precise": 0.1, "words": ["a", "", "Ġthe", "日本"], "ids": [1, -2, 3], "bytes": [0, 255],
@@ -104,7 +120,10 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "part of a block": (gguf_bytes({}, {"t": Raw(8, (2, 33), bytes(64))}), "shape (2, 33)"),
     "unknown tensor type": (gguf_bytes({}, {"t": Raw(77, (4,), bytes(16))}), "unknown type 77"),
     "offset past the end": (gguf_bytes({}, {"t": Raw(0, (4,), bytes(16), offset=64)}), "outside the file"),
-    "offset that wraps": (gguf_bytes({}, {"t": Raw(0, (4,), bytes(16), offset=2**64 - 32)}), "outside the file"),
+    "offset that wraps": (
+        gguf_bytes({}, {"t": Raw(0, (4,), bytes(16), offset=2**64 - 32)}),
+        "outside the file",
+    ),
     "odd offset": (gguf_bytes({}, {"t": Raw(0, (4,), bytes(64), offset=4)}), "outside the file"),
     "overlap": (
         gguf_bytes({}, {"t": Raw(0, (16,), bytes(64)), "u": Raw(0, (4,), bytes(16), offset=32)}),
@@ -119,7 +138,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", list(BROKEN))
 def test_broken_files(file: Path, name: str) -> None:
     data, message = BROKEN[name]
-    with pytest.raises(ArtefactError, match="m.gguf") as caught:
+    with pytest.raises(ArtefactError, match=r"m\.gguf") as caught:
         read_header(write(file, data))
     assert message in str(caught.value)
 

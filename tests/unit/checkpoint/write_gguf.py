@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
-_CODES = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", I64: "q", F64: "d"}
+_CODES = {
+    U8: "B",
+    I8: "b",
+    U16: "H",
+    I16: "h",
+    U32: "I",
+    I32: "i",
+    F32: "f",
+    BOOL: "?",
+    U64: "Q",
+    I64: "q",
+    F64: "d",
+}
 
 
 class Raw(NamedTuple):
@@ -36,7 +48,9 @@ def value(of: Any) -> bytes:
     if isinstance(of, Typed):
         if of.kind == ARRAY:
             item, items = of.value
-            body = b"".join(string(i) if item == STRING else struct.pack("<" + _CODES[item], i) for i in items)
+            body = b"".join(
+                string(i) if item == STRING else struct.pack("<" + _CODES[item], i) for i in items
+            )
             return struct.pack("<IIQ", ARRAY, item, len(items)) + body
         return struct.pack("<I" + _CODES[of.kind], of.kind, of.value)
     if isinstance(of, bool):
@@ -72,6 +86,8 @@ def gguf_bytes(
     for name, raw in tensors.items():
         offset = len(body) if raw.offset is None else raw.offset
         head += string(name) + struct.pack("<I", len(raw.shape))
-        head += b"".join(struct.pack("<Q", n) for n in reversed(raw.shape)) + struct.pack("<IQ", raw.kind, offset)
+        head += b"".join(struct.pack("<Q", n) for n in reversed(raw.shape)) + struct.pack(
+            "<IQ", raw.kind, offset
+        )
         body += raw.data + bytes(-len(raw.data) % align)
     return head + bytes(-len(head) % align) + body

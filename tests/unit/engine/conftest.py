@@ -32,7 +32,9 @@ async def start() -> AsyncIterator[Start]:
     """Starts clients; closes them at the end."""
     async with AsyncExitStack() as stack:
 
-        async def starter(name: str = "fine", config: EngineConfig | None = None, **more: object) -> CoreClient:
+        async def starter(
+            name: str = "fine", config: EngineConfig | None = None, **more: object
+        ) -> CoreClient:
             client = CoreClient(config or EngineConfig(), files(name), module=MODULE, **more)
             stack.push_async_callback(client.close)
             await client.start()

@@ -12,13 +12,18 @@ from octavo.parsers.events import CallArguments, CallEnd, CallStart, Event, Text
 from octavo.parsers.machine import OutputParser, Tool
 
 TOOLS = (
-    Tool("get_weather", {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}),
+    Tool(
+        "get_weather",
+        {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
+    ),
     Tool("f", {"properties": {"s": {"type": "string"}, "n": {"type": "integer"}, "x": {"type": "object"}}}),
     Tool("g"),
 )
 
 
-def maker(tools: str | None = None, reasoning: str | None = None, prompt: str | None = None, definitions=TOOLS):
+def maker(
+    tools: str | None = None, reasoning: str | None = None, prompt: str | None = None, definitions=TOOLS
+):
     """A function that makes fresh parsers."""
     return lambda: build(tools=tools, reasoning=reasoning, definitions=definitions, prompt=prompt)
 

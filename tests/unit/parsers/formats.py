@@ -16,7 +16,9 @@ def dump(value: Any) -> str:
 
 
 def hermes(calls: Calls) -> str:
-    return "\n".join(f'<tool_call>\n{{"name": "{n}", "arguments": {dump(a)}}}\n</tool_call>' for n, a in calls)
+    return "\n".join(
+        f'<tool_call>\n{{"name": "{n}", "arguments": {dump(a)}}}\n</tool_call>' for n, a in calls
+    )
 
 
 def objects(calls: Calls, key: str = "arguments") -> list[str]:
@@ -53,7 +55,8 @@ def mistral_v11(calls: Calls) -> str:
 
 def deepseek_v3(calls: Calls) -> str:
     body = "\n".join(
-        f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{n}\n```json\n{dump(a)}\n```<｜tool▁call▁end｜>" for n, a in calls
+        f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{n}\n```json\n{dump(a)}\n```<｜tool▁call▁end｜>"
+        for n, a in calls
     )
     return f"<｜tool▁calls▁begin｜>{body}<｜tool▁calls▁end｜>"
 

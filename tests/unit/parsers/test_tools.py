@@ -145,6 +145,9 @@ def test_arguments_are_streamed():
 
 def test_calls_keep_the_models_own_ids():
     text = FORMATS["kimi_k2"].render([("f", {}), ("g", {})])
-    assert [call.id for call in fold(run(maker("kimi_k2")(), [text])).calls] == ["functions.f:0", "functions.g:1"]
+    assert [call.id for call in fold(run(maker("kimi_k2")(), [text])).calls] == [
+        "functions.f:0",
+        "functions.g:1",
+    ]
     (call,) = fold(run(maker("mistral")(), ["[TOOL_CALLS]f[CALL_ID]abc123[ARGS]{}"])).calls
     assert call.id == "abc123"

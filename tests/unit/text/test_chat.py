@@ -83,7 +83,9 @@ def test_odd_roles_are_refused(role):
 
 
 def test_overlapping_and_single_character_special_strings():
-    specials = SpecialStrings([AddedToken("aXb", special=True), AddedToken("XbY", special=True), AddedToken("§")])
+    specials = SpecialStrings(
+        [AddedToken("aXb", special=True), AddedToken("XbY", special=True), AddedToken("§")]
+    )
     guard = Guard(specials)
     for text in ("aXbY", "§", "a§b§", "aXaXbYbY"):
         assert list(guard.spans(guard.text(text))) == [(text, False)]
@@ -112,9 +114,17 @@ def test_templates_find_what_they_were_written_for():
     assert text_of("  {% if true %}\nx\n  {% endif %}\n") == "x\n"
     assert len(text_of("{{ strftime_now('%Y-%m-%d') }}")) == 10
     assert text_of("{% for m in messages %}{{ loop.last }}{{ m.role ~ '!' }}{% endfor %}") == "Trueuser!"
-    assert text_of("{{ messages | map(attribute='role') | join(', ') }}{{ 'a-b' | replace('-', '+') }}") == "usera+b"
+    assert (
+        text_of("{{ messages | map(attribute='role') | join(', ') }}{{ 'a-b' | replace('-', '+') }}")
+        == "usera+b"
+    )
     assert text_of("{{ '%.2f' % 2.5 }}{{ 7 % 2 }}{{ 'x' * 3 }}") == "2.501xxx"
-    assert text_of("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}") == "1"
+    assert (
+        text_of(
+            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"
+        )
+        == "1"
+    )
 
 
 def test_a_template_may_refuse():
@@ -160,7 +170,7 @@ def test_the_last_message_can_be_continued():
 def test_further_names_are_those_the_template_asks_for():
     source = "{{ enable_thinking }}"
     assert text_of(source, variables={"enable_thinking": False}) == "False"
-    with pytest.raises(UserError, match="does not know 'thinking'.*enable_thinking"):
+    with pytest.raises(UserError, match=r"does not know 'thinking'.*enable_thinking"):
         text_of(source, variables={"thinking": True})
     for name in ("messages", "_limits", "raise_exception"):
         with pytest.raises(UserError, match="does not know"):
@@ -248,7 +258,7 @@ def test_what_a_template_may_not_do_is_the_callers_error(source):
     ],
 )
 def test_what_a_template_builds_is_bounded(source):
-    with pytest.raises(UserError, match="built more than|Range too big"):
+    with pytest.raises(UserError, match=r"built more than|Range too big"):
         text_of(source)
 
 

@@ -12,7 +12,7 @@ from tokenizers import decoders, models
 from octavo.text.stop import StopStrings
 from octavo.text.tokenizer import Tokenizer
 from octavo.text.vocabulary import Vocabulary
-from tests.unit.text.vocab import byte_level, sentence_piece, tokenizer
+from tests.unit.text.vocab import sentence_piece, tokenizer
 
 TEXTS = ["hello world", "né 你好 👨‍👩‍👧!", "e\u0301\u0301x", "a\u200d🏳️‍🌈\n", " leading", "stop the world"]
 BYTES, SPM = tokenizer(), tokenizer(sentence_piece())
@@ -45,7 +45,7 @@ def test_every_cut_gives_the_whole(made, text):
 
 @pytest.mark.parametrize("made", [BYTES, SPM], ids=["bytes", "spm"])
 def test_bytes_that_are_no_text_become_the_same_marks_at_every_cut(made):
-    first = made.token_bytes(4) == b"\x00" and 4 or 3
+    first = (made.token_bytes(4) == b"\x00" and 4) or 3
     for seed in range(60):
         rng = random.Random(seed)
         ids = [first + rng.choice([0x41, 0xC3, 0xA9, 0xF0, 0x9F, 0x98, 0x80, 0xFF, 0xE4]) for _ in range(9)]

@@ -46,6 +46,8 @@ def test_merges_make_words():
         ("qwen2", "a12", ["a", "1", "2"]),
         ("gpt-2", "a1234", ["a", "1234"]),
         ("tekken", "a12", ["a", "1", "2"]),
+        ("gpt-4o", "aB'll1234", ["a", "B'll", "123", "4"]),
+        ("dbrx", "a1234", ["a", "123", "4"]),
     ],
 )
 def test_pre_tokenizers_cut_numbers_their_own_way(pre, text, parts):
@@ -91,6 +93,18 @@ def test_borders_follow_the_files_flags(flags, expected):
     assert made.encode("", add_special=False) == []
 
 
+@pytest.mark.parametrize("pre", ["llama-bpe", "tekken"])
+def test_some_pre_tokenizers_imply_bos(pre):
+    assert tokenizer(byte_level(pre=pre, add_bos_token=None)).encode("") == [1]
+    assert tokenizer(byte_level(pre=pre)).encode("") == []
+
+
+def test_tokens_named_for_a_purpose_are_special_whatever_their_type():
+    metadata = byte_level()
+    metadata["tokenizer.ggml.token_type"][2] = 1
+    assert 2 in tokenizer(metadata).special_ids
+
+
 def test_sentence_piece_adds_bos_unless_told_otherwise():
     assert tokenizer(sentence_piece()).encode("hello")[0] == 1
     assert tokenizer(sentence_piece(add_bos_token=False)).encode("hello")[0] != 1
@@ -134,7 +148,10 @@ def test_threads_may_share_a_tokenizer():
 
     def work():
         for text in TEXTS * 20:
-            if made.encode(text, parse_special=False) != expected[text] or made.decode(expected[text]) != text:
+            if (
+                made.encode(text, parse_special=False) != expected[text]
+                or made.decode(expected[text]) != text
+            ):
                 errors.append(text)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -183,7 +200,11 @@ def folder(tmp_path):
     """A folder as Hugging Face lays it out, with the vocabulary of the tests."""
     made = tokenizer(byte_level(add_bos_token=True))
     (tmp_path / "tokenizer.json").write_text(made._backend.to_str())
-    config = {"eos_token": {"content": "<|im_end|>"}, "bos_token": "<|im_start|>", "chat_template": "from config"}
+    config = {
+        "eos_token": {"content": "<|im_end|>"},
+        "bos_token": "<|im_start|>",
+        "chat_template": "from config",
+    }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     return tmp_path
 
@@ -235,6 +256,14 @@ def test_without_tokenizer_json_transformers_is_asked_for(tmp_path, monkeypatch)
     monkeypatch.setattr(folder_vocab.importlib, "import_module", absent)
     with pytest.raises(Unsupported, match=r"octavo\[hf\]"):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_tokens_the_config_names_are_special(folder):
+    data = json.loads((folder / "tokenizer.json").read_text())
+    data["added_tokens"] = [row for row in data["added_tokens"] if row["content"] != "<|im_end|>"]
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    made = Tokenizer.from_folder(folder)
+    assert 2 in made.special_ids and made.encode("<|im_end|>")[-1] == 2
 
 
 def test_tokens_with_gaps_between_their_ids_keep_them(folder):

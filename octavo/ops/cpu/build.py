@@ -1,0 +1,146 @@
+"""Compiles the kernel library with the system's C++ compiler, once for these very sources.
+
+Owns compiler flags and the cache folder's layout. Knows nothing of what the kernels do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+_COMPILERS = ("g++", "c++", "clang++")
+_COMMON = (
+    "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
+    "-pthread", "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-psabi",
+    "-Wno-ignored-attributes",
+)  # fmt: skip
+_SHARED = ("engine", "pack", "pool", "program")
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (
+    *_AVX2,
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512dq",
+    "-mavx512vl",
+    "-mavx512vnni",
+    "-mprefer-vector-width=512",
+)
+_BF16 = (*_AVX512, "-mavx512bf16")
+_AMX = (*_BF16, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
+_ALL = ("rows", "attention", "matmul_float", "matmul_codes", "level")
+
+
+class Level(NamedTuple):
+    """An instruction level: flags, the files compiled with them, and where the others come from."""
+
+    name: str
+    flags: tuple[str, ...]
+    files: tuple[str, ...]
+    rows: str
+    float_: str
+
+
+_PORTABLE = Level("portable", (), _ALL, "portable", "portable")
+_X86 = (
+    Level("avx2", _AVX2, _ALL, "avx2", "avx2"),
+    Level("avx512", _AVX512, _ALL, "avx512", "avx512"),
+    Level("avx512_bf16", _BF16, ("matmul_float", "level"), "avx512", "avx512_bf16"),
+    Level("amx", _AMX, ("matmul_tiles", "level"), "avx512", "avx512_bf16"),
+)
+
+
+class BuildError(Exception):
+    """The library cannot be made here; the message says why."""
+
+
+def library(cache: Path, *, extra: Sequence[str] = (), jobs: int | None = None) -> Path:
+    """The compiled library, made in `cache` unless it is there. BuildError with a reason.
+
+    `extra` are further compiler flags (sanitizers); they make another library.
+    """
+    compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+    if compiler is None:
+        raise BuildError(f"no C++ compiler was found (looked for {', '.join(_COMPILERS)})")
+    target = cache / f"octavo-cpu-{_key(compiler, extra)}.so"
+    if target.is_file():
+        return target
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as folder:
+            made = _Build(compiler, Path(folder), tuple(extra)).run(jobs or os.cpu_count() or 1)
+            os.replace(made, target)  # whoever builds at the same time gets the same file
+    except OSError as error:
+        raise BuildError(f"cannot write {cache}: {error.strerror}") from error
+    return target
+
+
+def levels() -> tuple[Level, ...]:
+    """What is compiled on this kind of machine, the portable one first."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return (_PORTABLE, *_X86) if x86 else (_PORTABLE,)
+
+
+def sources() -> Iterator[Path]:
+    yield from sorted([*HERE.glob("*.cpp"), *HERE.glob("*.h")])
+
+
+def _key(compiler: str, extra: Sequence[str]) -> str:
+    said = subprocess.run([compiler, "--version"], capture_output=True, timeout=60, check=False).stdout
+    digest = hashlib.sha256(said.split(b"\n")[0])
+    digest.update(repr((platform.machine(), platform.system(), _COMMON, levels(), extra)).encode())
+    for path in sources():
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+class _Build:
+    def __init__(self, compiler: str, folder: Path, extra: tuple[str, ...]) -> None:
+        self._compiler, self._folder, self._extra = compiler, folder, extra
+
+    def run(self, jobs: int) -> Path:
+        """Every object, then the link. A level the compiler does not know is left out."""
+        made: list[Path] = []
+        have: list[str] = []
+        with ThreadPoolExecutor(jobs) as pool:
+            # the longest first, so that the last core does not wait for it alone
+            todo = [(level, file) for level in reversed(levels()) for file in reversed(level.files)]
+            running = [(level, pool.submit(self._level_object, level, file)) for level, file in todo]
+            failed = {level.name: why for level, job in running if (why := job.exception()) is not None}
+            broken = {
+                level.name for level in levels() if {level.name, level.rows, level.float_} & failed.keys()
+            }
+            if "portable" in broken:
+                raise failed["portable"]
+            made = [job.result() for level, job in running if level.name not in broken]
+            have = [level.name for level in levels() if level.name not in broken]
+            defines = [f"-DOCT_HAVE_{name.upper()}" for name in have]
+            made += pool.map(lambda file: self._compile(file, defines, file), _SHARED)
+        out = self._folder / "library.so"
+        self._call([*self._extra, "-shared", "-pthread", *map(str, made), "-o", str(out)])
+        return out
+
+    def _level_object(self, level: Level, file: str) -> Path:
+        names = [
+            f"-DOCT_NS=oct_{level.name}", f"-DOCT_KERNELS=kernels_{level.name}",
+            f"-DOCT_ROWS=oct_{level.rows}", f"-DOCT_FLOAT=oct_{level.float_}",
+        ]  # fmt: skip
+        return self._compile(file, [*level.flags, *names], f"{level.name}-{file}")
+
+    def _compile(self, file: str, flags: Sequence[str], name: str) -> Path:
+        out = self._folder / f"{name}.o"
+        self._call([*_COMMON, *flags, *self._extra, "-c", str(HERE / f"{file}.cpp"), "-o", str(out)])
+        return out
+
+    def _call(self, arguments: Sequence[str]) -> None:
+        done = subprocess.run([self._compiler, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BuildError(f"the C++ compiler failed: {done.stderr.strip()[-2000:]}")

@@ -1,0 +1,86 @@
+"""Whatever a body holds, the answer is 200 or says what is wrong: never a 5xx, never a leak."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from octavo.server.openai.types import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from tests.server.asgi import ask
+from tests.server.fake_engine import MODEL, House
+
+HI = [{"role": "user", "content": "hello"}]
+ROUTES = {
+    "/v1/chat/completions": (ChatRequest, {"model": MODEL, "messages": HI, "max_tokens": 4}),
+    "/v1/completions": (CompletionRequest, {"model": MODEL, "prompt": "hello", "max_tokens": 4}),
+    "/tokenize": (TokenizeRequest, {"prompt": "hello"}),
+    "/detokenize": (DetokenizeRequest, {"tokens": [1]}),
+}
+NUMBERS = st.one_of(
+    st.integers(-3, 300), st.integers(), st.floats(), st.sampled_from([2**31, 2**63, -(2**63), 10**30, 1e308])
+)
+SCALARS = st.one_of(
+    st.none(), st.booleans(), NUMBERS, st.text(max_size=20), st.sampled_from(["user", MODEL, "text"])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.one_of(st.text(max_size=5), st.sampled_from(["role", "content", "type", "0"])),
+            inner,
+            max_size=3,
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_odd_values_are_never_our_fault(loop, path, data):
+    kind, good = ROUTES[path]
+    names = st.sampled_from(kind.__struct_fields__)
+    odd = data.draw(st.dictionaries(names, VALUES, min_size=1, max_size=3))
+    raw = json.dumps({**good, **odd}).encode()  # NaN and lone surrogates included
+
+    async def run() -> None:
+        house = House()
+        try:
+            reply = await ask(house.app, "POST", path, raw=raw)
+            assert reply.status in (200, 400, 404), (raw, reply.content)
+            if reply.status != 200:
+                error = reply.error
+                assert error["message"] and error["code"] == reply.status and error["param"]
+            assert house.service.gate.open == 0 and not house.engine.open
+        finally:
+            house.service.close()
+
+    loop.run_until_complete(run())
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@settings(max_examples=100, deadline=None)
+@given(raw=st.binary(max_size=200))
+def test_odd_bytes_are_never_our_fault(loop, path, raw):
+    async def run() -> None:
+        house = House()
+        try:
+            assert (await ask(house.app, "POST", path, raw=raw)).status == 400
+        finally:
+            house.service.close()
+
+    loop.run_until_complete(run())

@@ -1,0 +1,43 @@
+"""Structural tags: what they begin with is what the parser reads as a call."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from octavo.parsers.machine import ToolChoice
+from tests.unit.parsers.driving import TOOLS, maker, run, shown
+
+CONSTRAINED = ["hermes", "granite", "phi4_mini_json", "llama3_json", "mistral", "deepseek_v31", "gpt_oss"]
+
+
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_a_constrained_answer_parses_as_the_call(name):
+    spec = maker(name)().constraint(TOOLS, ToolChoice("required"))
+    assert spec is not None and spec.kind == "structural_tag"
+    shape = json.loads(spec.text)["format"]
+    assert shape["at_least_one"] and not shape["stop_after_first"]
+    assert [tag["content"]["json_schema"] for tag in shape["tags"]][-1] == {"type": "object"}
+    for tool, tag in zip(TOOLS, shape["tags"], strict=True):
+        assert any(tag["begin"].startswith(trigger) for trigger in shape["triggers"])
+        text = tag["begin"] + '{"n": 1}' + tag["end"]
+        assert shown(run(maker(name)(), [text])) == [(tool.name, {"n": 1})]
+
+
+def test_choice_decides_what_may_be_called():
+    parser = maker("hermes")()
+    assert parser.constraint(TOOLS, ToolChoice("none")) is None
+    assert parser.constraint((), ToolChoice("auto")) is None
+    assert parser.constraint(TOOLS, ToolChoice("named", "nobody")) is None
+    named = parser.constraint(TOOLS, ToolChoice("named", "g", parallel=False))
+    assert named is not None
+    shape = json.loads(named.text)["format"]
+    assert len(shape["tags"]) == 1 and shape["at_least_one"] and shape["stop_after_first"]
+    auto = maker("hermes", "qwen3")().constraint(TOOLS, ToolChoice())
+    assert auto is not None and not json.loads(auto.text)["format"]["at_least_one"]
+
+
+@pytest.mark.parametrize("name", ["pythonic", "qwen3_coder", "glm45", "kimi_k2"])
+def test_formats_that_offer_none(name):
+    assert maker(name)().constraint(TOOLS, ToolChoice("required")) is None
