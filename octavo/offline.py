@@ -6,6 +6,7 @@ Owns the order of start-up and shutdown and the progress bar; requests are built
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 import threading
@@ -31,6 +32,8 @@ from octavo.front.prompt import ChatOptions, PromptBuilder, load_text
 from octavo.observe.meter import Meter
 from octavo.text.chat import find_template
 
+log = logging.getLogger(__name__)
+
 Params = SamplingParams | Sequence[SamplingParams] | None
 Bar = bool | Callable[..., Any]
 
@@ -52,6 +55,8 @@ class LLM:
         self._client = InlineClient(self.config, self._files)
         self._close = weakref.finalize(self, self._client.close)
         self.ready = self._client.ready
+        for made in self.ready.decisions:
+            log.info("%s = %s: %s", made.field, made.value, made.why)
         draws = random.Random(self.config.model.seed)
         self._builder = PromptBuilder.of(
             self.config, self._text, self.ready, draw=lambda: draws.getrandbits(63)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
+from octavo.attention.transfer import rows_on_host
 from octavo.core.facts import Platform
 from octavo.nn.forward import Forward, HostBounds
 from octavo.nn.protocols import AttnLayer, CacheSpec
@@ -77,13 +78,11 @@ class CPUAttention:
         return CPUMeta(spec)
 
     def prepare(self, f: Forward, meta: CPUMeta) -> None:
-        # a CPU reads its own memory for free, so the true lengths are taken here
         inputs, window = f.groups[meta.spec.group], meta.spec.window
         page = f.caches[meta.spec.name].shape[1]
-        starts, lengths = f.row_start.tolist(), inputs.lengths.tolist()
         meta.slots = inputs.slots
         singles: list[_Row] = []
-        for i, (begin, end, length) in enumerate(zip(starts[:-1], starts[1:], lengths, strict=True)):
+        for i, (begin, end, length) in enumerate(rows_on_host(f, meta.spec.group)):
             oldest = max(0, length - (end - begin) - window + 1) if window else 0
             row = _Row(i, begin, end, length, oldest // page)
             if end - begin == 1:
@@ -91,7 +90,7 @@ class CPUAttention:
             elif end > begin:
                 meta.prefills.append(_prefill(row, inputs.tables, page, window))
         for batch in _alike(singles):
-            meta.decodes.append(_decode(batch, inputs.tables, page, window, starts[-1]))
+            meta.decodes.append(_decode(batch, inputs.tables, page, window, f.tokens.shape[0]))
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: CPUMeta, layer: AttnLayer

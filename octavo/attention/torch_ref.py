@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from octavo.attention.transfer import rows_on_host
 from octavo.core.facts import Platform
 from octavo.nn.forward import Forward, HostBounds
 from octavo.nn.protocols import AttnLayer, CacheSpec
@@ -37,14 +38,9 @@ class TorchRef:
 
     def prepare(self, f: Forward, meta: RefMeta) -> None:
         inputs = f.groups[meta.group]
-        starts = f.row_start.tolist()
-        lengths = inputs.lengths.tolist()
+        rows = zip(rows_on_host(f, meta.group), inputs.tables, strict=True)
         meta.slots = inputs.slots
-        meta.rows = [
-            (begin, end, length, table)
-            for begin, end, length, table in zip(starts[:-1], starts[1:], lengths, inputs.tables, strict=True)
-            if end > begin
-        ]
+        meta.rows = [(*row, table) for row, table in rows if row[1] > row[0]]
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: RefMeta, layer: AttnLayer

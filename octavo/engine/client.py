@@ -1,4 +1,4 @@
-"""CoreClient: the front's way to a core in another process. `InlineClient` is its sibling.
+"""CoreClient: the front's way to a core in another process. `inline.py` holds its sibling for one process.
 
 Owns the socket, the journal of open requests and the decision that a core is dead. When one
 dies it is started again and its open requests are replayed, so that streams go on. Never
@@ -26,11 +26,8 @@ from octavo.core.mail import Progress as ProgressNews
 from octavo.core.request import EngineRequest
 from octavo.core.runner import Progress
 from octavo.core.wire import Codec
-from octavo.engine.inline import InlineClient
 from octavo.engine.journal import Journal, Stream
 from octavo.engine.lifecycle import MODULE, CoreProcess, address_in, private_folder, rebuild_error
-
-__all__ = ["CoreClient", "InlineClient"]
 
 _GRACE = 10.0  # seconds a core may take to leave after Stop
 _LAST_WORDS = 0.2  # seconds in which the last letters of a dead core may still arrive

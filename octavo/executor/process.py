@@ -24,10 +24,10 @@ from octavo.core.errors import ArtefactError, EngineDead, EngineError, Fault, No
 from octavo.core.facts import Ready
 from octavo.core.mail import Call, Failed, Progress, Reply, Started, Stop
 from octavo.core.messages import StepMasks, StepPlan, StepResult
+from octavo.core.runner import Progress as OnProgress
+from octavo.core.runner import Runner
 from octavo.core.wire import Codec
 from octavo.executor.channel import Channel
-from octavo.executor.executor import Progress as OnProgress
-from octavo.executor.executor import Runner
 from octavo.executor.inline import InlineExecutor, as_engine_error
 
 CLOSE_S = 10.0  # how long a worker may take to say goodbye

@@ -9,15 +9,13 @@ from octavo.ops import basic, matmul
 
 
 class Embedding:
-    """Token ids [n] -> [n, hidden], times `scale` where it is not 1."""
+    """Token ids [n] -> [n, hidden]."""
 
-    def __init__(self, b: Build, vocab: int, hidden: int, scale: float = 1.0) -> None:
+    def __init__(self, b: Build, vocab: int, hidden: int) -> None:
         self.weight = b.parameter("weight", vocab, hidden)
-        self.scale = scale
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        x = basic.embedding(tokens, self.weight)
-        return x if self.scale == 1.0 else basic.scale(x, self.scale)
+        return basic.embedding(tokens, self.weight)
 
 
 class Head:

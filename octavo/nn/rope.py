@@ -23,7 +23,7 @@ class RopeSpec(NamedTuple):
     """`dim` leading dimensions of each head turn. `scale` multiplies cosines and sines (YaRN)."""
 
     dim: int
-    inverse: tuple[float, ...]  # [dim / 2] frequencies
+    inverse: Tensor  # [dim / 2] float32 frequencies
     scale: float = 1.0
 
 
@@ -31,7 +31,7 @@ class Rope:
     """positions [n] -> angles [n, 2, 1, dim]; computed once a step and handed to every layer."""
 
     def __init__(self, b: Build, spec: RopeSpec) -> None:
-        self.inverse = b.constant(torch.tensor(spec.inverse, dtype=torch.float32))
+        self.inverse = b.constant(spec.inverse)
         self.scale = spec.scale
         self.dtype = b.dtype
 
@@ -57,7 +57,7 @@ def read_rope(hf: HFConfig, head_dim: int, max_position: int) -> RopeSpec:
         )
     base = theta ** -(torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
     inverse, scale = _KINDS[kind](base, scaling, _Facts(hf, theta, dim, max_position))
-    return RopeSpec(dim, tuple(inverse.tolist()), scale)
+    return RopeSpec(dim, inverse, scale)
 
 
 class _Facts(NamedTuple):

@@ -36,9 +36,3 @@ def heads(x: Tensor, head_dim: int) -> Tensor:
 def add(x: Tensor, y: Tensor) -> Tensor:
     """Elementwise, of equal shape."""
     return x + y
-
-
-@op
-def scale(x: Tensor, factor: float) -> Tensor:
-    """Of any shape."""
-    return x * factor

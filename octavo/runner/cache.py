@@ -91,7 +91,7 @@ class Caches:
             for size, offset in zip(sizes, offsets, strict=True)
         ]
 
-    def settle(self) -> None:
+    def populate(self) -> None:
         """Starts to bring a CPU's cache into memory, without waiting for it."""
         if self._memory is not None:
             threading.Thread(target=self._memory.populate, name="octavo-cache", daemon=True).start()

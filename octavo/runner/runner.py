@@ -1,4 +1,4 @@
-"""Runner: a worker as the executor sees it (executor.Runner)."""
+"""Runner: a worker as the executor sees it (core/runner.py)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Runner:
     def _memory(self) -> list[tuple[str, int, str]]:
         """The memory plan: (name, bytes, note)."""
         assert self._ready is not None, "start comes first"
-        return [tuple(row) for row in self._ready.memory]
+        return [(row.name, row.nbytes, row.note) for row in self._ready.memory]
 
     def _started(self) -> Device:
         assert self._device is not None, "start comes first"

@@ -80,7 +80,7 @@ def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[
     rows, length = plan.resolved.max_num_seqs, plan.memory.max_model_len
     device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length)
     _warm_up(device, plan)
-    caches.settle()
+    caches.populate()
     progress("warm-up", 1.0)
     spread = (Decision("threads", str(threads), "cores this process may use"),) if threads else ()
     return device, _ready(plan, (*plan.decisions, *spread), time.perf_counter() - began)

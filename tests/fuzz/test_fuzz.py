@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.fuzz.run import run_many
 
 SEEDS = 5000
@@ -24,6 +26,7 @@ FEATURES = (
 )
 
 
+@pytest.mark.timeout(900)
 def test_fuzz() -> None:
     counts = run_many(SEEDS, workers=2)
     idle = [name for name in FEATURES if counts[name] <= 0]

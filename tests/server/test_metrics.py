@@ -9,6 +9,7 @@ import logging
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from octavo.config.engine import EngineConfig
 from octavo.config.observe import ObserveConfig
 from octavo.core.events import CoreStats
 from octavo.observe.histogram import Histogram, decades
@@ -155,12 +156,14 @@ def test_access_lines_can_be_switched_off(logged):
     assert out.getvalue().splitlines()[0].endswith("bad")
 
 
-async def test_prompts_are_never_logged(house, logged):
+async def test_prompts_are_never_logged(open_house, logged):
+    house = open_house(config=EngineConfig(observe=ObserveConfig(enable_log_requests=True)))
     out = logged(log_level="debug", log_format="json")
     for path, body in (
-        ("/v1/completions", {"model": MODEL, "prompt": "topsecret"}),
+        ("/v1/completions", {"model": MODEL, "prompt": "topsecret", "stop": ["topsecret"], "max_tokens": 7}),
         ("/v1/completions", {"model": MODEL, "prompt": "topsecret", "n": -1}),
         ("/v1/chat/completions", {"model": MODEL, "messages": [{"role": "user", "content": "topsecret"}]}),
     ):
         await ask(house.app, "POST", path, body)
     assert "topsecret" not in out.getvalue()
+    assert "9 prompt tokens, n=1" in out.getvalue() and "max_tokens=7" in out.getvalue()

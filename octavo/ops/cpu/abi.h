@@ -10,6 +10,7 @@
 
 #ifdef __cplusplus
 extern "C" {
+#pragma GCC visibility push(default)
 #endif
 
 enum OctFormat {
@@ -51,7 +52,7 @@ enum { OCT_BUFFERS = 8 };
 // One step of a program. Fields that an op does not use are zero.
 typedef struct OctOp {
   int32_t code, prologue, add, in, out, heads, kv_heads, head_dim;
-  int32_t rope_dim, window, group, page, cache_type, layer, reserved[2];
+  int32_t rope_dim, window, group, page, cache_type, layer, column, reserved;
   float eps, scale, softcap, reserved_f;
   const OctWeight* weight;
   const float* norm;    // LINEAR with OCT_NORMED, NORM: [k]
@@ -106,5 +107,6 @@ int32_t oct_row(const OctWeight* w, int64_t r, float* out);
 int32_t oct_run(OctEngine*, const OctOp* ops, int64_t count, const int64_t* width, const OctStep* step);
 
 #ifdef __cplusplus
+#pragma GCC visibility pop
 }
 #endif

@@ -63,6 +63,9 @@ static inline PanelShape panel_shape(int format, int64_t k) {
   return s;
 }
 
+// Bytes a kernel may use to make a panel ready.
+static inline int64_t panel_scratch(int64_t k) { return blocks_of(k) * (512 + 128); }
+
 struct MatArgs {
   const OctWeight* w;
   int64_t panel0, panel1;
@@ -73,6 +76,7 @@ struct MatArgs {
   int64_t ldy;
   const float* bias;   // [n] or null
   int add;             // y += instead of y =
+  uint8_t* scratch;    // panel_scratch() bytes, 64-byte aligned
 };
 
 struct AttnArgs {

@@ -8,14 +8,27 @@ OCT_DECLARE_FLOAT(OCT_FLOAT)
 
 namespace OCT_NS {
 
-static void matmul(const MatArgs& a) {
 #if defined(__AMX_INT8__)
-  if (a.w->format == OCT_BF16 || a.w->format == OCT_INT8) return matmul_tiles(a);
-  if (a.w->format != OCT_F32 && a.tokens >= OCT_TILE) return matmul_tiles(a);
-#endif
+// Tiles where they give these bits: everything in bfloat16 and int8, full tiles of block formats.
+static void matmul(const MatArgs& a) {
+  const int format = a.w->format;
+  if (format == OCT_F32) return OCT_FLOAT::matmul_float(a);
+  if (format == OCT_BF16 || format == OCT_INT8) return matmul_tiles(a);
+  const int64_t full = format == OCT_Q6_K ? 0 : a.tokens / OCT_TILE * OCT_TILE;
+  MatArgs part = a;
+  part.tokens = full;
+  if (full) matmul_tiles(part);
+  part.tokens = a.tokens - full;
+  part.act += full / OCT_TILE * a.tile_stride;
+  part.y += full * a.ldy;
+  if (part.tokens) OCT_ROWS::matmul_codes(part);
+}
+#else
+static void matmul(const MatArgs& a) {
   if (a.w->format <= OCT_BF16) OCT_FLOAT::matmul_float(a);
   else OCT_ROWS::matmul_codes(a);
 }
+#endif
 
 }  // namespace OCT_NS
 

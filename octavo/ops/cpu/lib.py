@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 ABI = 1
-PANEL, BLOCK, BUFFERS = 16, 32, 8
+PANEL, BLOCK, BUFFERS, QUERIES = 16, 32, 8, 48
 FORMATS = ("F32", "BF16", "INT8", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 LEVELS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
 EMBED, LINEAR, ATTENTION, NORM = range(4)
@@ -37,7 +37,7 @@ class OpStruct(Structure):
     _fields_ = (
         *((name, c_int32) for name in (
             "code", "prologue", "add", "input", "output", "heads", "kv_heads", "head_dim",
-            "rope_dim", "window", "group", "page", "cache_type", "layer", "reserved0", "reserved1",
+            "rope_dim", "window", "group", "page", "cache_type", "layer", "column", "reserved",
         )),
         *((name, c_float) for name in ("eps", "scale", "softcap", "reserved_f")),
         ("weight", POINTER(WeightStruct)),
@@ -84,6 +84,14 @@ class Library:
             raise NativeError(f"{path} has ABI {lib.oct_abi()}, {ABI} is wanted")
         self.calls: Any = lib
         self.level = LEVELS[lib.oct_best_level()]
+
+
+    def packed_bytes(self, format: str, n: int, k: int) -> int:
+        """Bytes of a packed [n, k]. NativeError where the format cannot hold it."""
+        nbytes: int = self.calls.oct_packed_bytes(FORMATS.index(format), n, k)
+        if nbytes < 0:
+            raise NativeError(f"{format} cannot hold a matrix [{n}, {k}]")
+        return nbytes
 
 
 class Engine:
@@ -136,14 +144,11 @@ class PackedWeight:
     """A matrix [n, k] in panels. `data` holds it; rows are written by Engine.pack."""
 
     def __init__(self, library: Library, format: str, n: int, k: int) -> None:
-        code = FORMATS.index(format)
-        nbytes = library.calls.oct_packed_bytes(code, n, k)
-        if nbytes < 0:
-            raise NativeError(f"{format} cannot hold a matrix [{n}, {k}]")
+        nbytes = library.packed_bytes(format, n, k)
         self.format, self.n, self.k = format, n, k
         raw = torch.zeros(nbytes + 63, dtype=torch.uint8)
         self.data = raw[-raw.data_ptr() % 64 :][:nbytes]
-        self.struct = WeightStruct(code, 0, n, k, self.data.data_ptr())
+        self.struct = WeightStruct(FORMATS.index(format), 0, n, k, self.data.data_ptr())
 
 
 _ROW_BYTES = {"F32": (1, 4), "BF16": (1, 2), "INT8": (1, 1), "Q8_0": (32, 34), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q4_K": (256, 144), "Q6_K": (256, 210)}  # fmt: skip

@@ -17,12 +17,13 @@ struct Run {
   float* buffer[OCT_BUFFERS];
   uint8_t* shared;   // quantised activations
   uint8_t* private0; // each thread's own memory
-  int64_t private_bytes, row_floats, tile_room;
+  int64_t private_bytes, row_floats, tile_room, panel_room;
 
   float* row(int b, int64_t t) const { return buffer[b] + t * width[b]; }
   float* scratch(int thread) const { return reinterpret_cast<float*>(private0 + thread * private_bytes); }
   uint8_t* tile(int thread) const { return private0 + thread * private_bytes + (row_floats + 64) * 4; }
-  float* attention(int thread) const { return reinterpret_cast<float*>(tile(thread) + tile_room); }
+  uint8_t* panel(int thread) const { return tile(thread) + tile_room; }
+  float* attention(int thread) const { return reinterpret_cast<float*>(panel(thread) + panel_room); }
 };
 
 int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -102,10 +103,11 @@ void linear(const Run& r, const OctOp& op, int thread) {
     a.act = act + t * tiles.stride;
     a.tokens = at_most(tile_run * tiles.size, tokens - t * tiles.size);
     a.tile_stride = tiles.stride;
-    a.y = r.row(op.out, t * tiles.size);
+    a.y = r.row(op.out, t * tiles.size) + op.column;
     a.ldy = r.width[op.out];
     a.bias = op.bias;
     a.add = op.add;
+    a.scratch = r.panel(thread);
     r.engine->kernels->matmul(a);
   });
 }
@@ -284,10 +286,11 @@ bool lay_out(Run& r) {
     Tiles tiles = tiles_of(r, *op.weight, step.tokens);
     act = at_least(act, tiles.count * tiles.stride);
     r.tile_room = at_least(r.tile_room, align64(tile_bytes(op.weight->format, op.weight->k, 1)));
+    r.panel_room = at_least(r.panel_room, align64(panel_scratch(op.weight->k)));
     floats = at_least(floats, op.weight->k);
   }
   r.row_floats = align64(at_least(floats, heads));
-  r.private_bytes = align64((r.row_floats + 64) * 4 + r.tile_room + (heads ? attn_scratch(static_cast<int>(heads)) * 4 : 0)) + 256;
+  r.private_bytes = align64((r.row_floats + 64) * 4 + r.tile_room + r.panel_room + (heads ? attn_scratch(static_cast<int>(heads)) * 4 : 0)) + 256;
   uint8_t* base = r.engine->arena.need(total + act + r.private_bytes * r.engine->pool.size() + 64);
   if (!base) return false;
   for (int b = 0; b < OCT_BUFFERS; b++)

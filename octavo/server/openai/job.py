@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from octavo.core.errors import Fault
 from octavo.front.answer import Chunk
@@ -18,6 +21,8 @@ from octavo.observe.meter import RequestMeter
 from octavo.server.gate import Ticket
 from octavo.server.openai.types import PromptTokensDetails, Usage
 from octavo.server.service import Service
+
+_log = logging.getLogger(__name__)
 
 
 class Piece(NamedTuple):
@@ -43,6 +48,9 @@ class Job:
             (at, row): 0 for at, one in enumerate(self.prepared) for row in range(len(one.requests))
         }
         self._open = set(self._tokens)
+        if service.config.observe.enable_log_requests:
+            for one in self.prepared:
+                _log.info("%s: %d prompt tokens, %s", one.id, len(one.token_ids), _parameters(one))
 
     def close(self) -> None:
         self._ticket.release()
@@ -136,6 +144,13 @@ async def _merge(streams: Sequence[AsyncGenerator[Chunk, None]]) -> AsyncGenerat
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _parameters(prepared: Prepared) -> str:
+    """For the log: numbers only, nothing the user wrote."""
+    fields = msgspec.structs.asdict(prepared.requests[0].sampling) if prepared.requests[0].sampling else {}
+    numbers = {name: value for name, value in fields.items() if isinstance(value, int | float)}
+    return ", ".join(f"{name}={value}" for name, value in {"n": len(prepared.requests), **numbers}.items())
 
 
 def _begin(service: Service, prepared: Prepared, started: float) -> RequestMeter:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from octavo.text.chat import encode, find_template
 from octavo.text.tokenizer import Tokenizer
+from tests.unit.text.vocab import MERGES, byte_level, tokenizer
 
 TEXTS = [
     "Hello, world!",
@@ -60,3 +62,15 @@ def test_chat_prompts_are_the_same(pair):
     expected = reference.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert rendered.text == expected
     assert encode(rendered, ours) == reference.encode(expected, add_special_tokens=False)
+
+
+def test_older_files_are_converted_by_transformers(tmp_path):
+    """A folder with vocab.json and merges.txt but no tokenizer.json."""
+    tokens = byte_level()["tokenizer.ggml.tokens"]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: id for id, token in enumerate(tokens)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
+    names = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>", "unk_token": "<|endoftext|>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", **names}))
+    made = Tokenizer.load(str(tmp_path))
+    assert made.encode("hello the world<|im_end|>") == tokenizer().encode("hello the world<|im_end|>")
+    assert made.eos_token_ids == (2,) and made.special_ids == {0, 1, 2}

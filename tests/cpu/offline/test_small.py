@@ -73,7 +73,7 @@ def test_a_closed_llm_says_so(folder):
 
 def test_a_program_ends_without_closing(folder):
     code = (
-        "import sys\nfrom octavo import LLM\n"
+        "from octavo import LLM\n"
         f"llm = LLM({folder!r}, load_format='dummy', skip_tokenizer_init=True, kv_cache_memory_bytes='8MiB')\n"
         "print(len(llm.generate([5], use_tqdm=False)[0].outputs[0].token_ids))"
     )

@@ -149,7 +149,7 @@ def test_caches_are_touched_once_and_zero():
     layout = lay_out(specs, CPUAttention(), 16, torch.bfloat16)
     assert layout.page_bytes == 3 * 16 * 2 * 2 * 8 * 2
     caches = Caches(layout, 33, torch.bfloat16, torch.device("cpu"))
-    caches.settle()
+    caches.populate()
     for name, tensor in caches.tensors.items():
         assert tensor.shape == (33, 16, 2, 2, 8) and tensor.is_contiguous()
         assert not tensor.any(), name
@@ -162,6 +162,6 @@ def test_groups_share_memory_layer_by_layer():
     layout = lay_out(specs, CPUAttention(), 16, torch.float32)
     assert [g.kind for g in layout.groups] == ["full", "window"]
     caches = Caches(layout, 9, torch.float32, torch.device("cpu"))
-    caches.settle()
+    caches.populate()
     assert caches.tensors["a"].data_ptr() == caches.tensors["b"].data_ptr() != caches.tensors["c"].data_ptr()
     assert layout.page_bytes == 2 * 16 * 2 * 2 * 8 * 4

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from octavo.attention.cpu import CPUAttention as TorchRef
+from octavo.attention.cpu import CPUAttention
 from octavo.core.hf_config import HFConfig
 from octavo.core.messages import Admission, Copy, StepMasks, StepPlan, StepResult, Work, pack_work
 from octavo.core.request import Sampling
@@ -17,7 +17,7 @@ from octavo.models.registry import build
 from octavo.nn.attention import prepare
 from octavo.nn.build import Build
 from octavo.nn.forward import Forward, GroupInputs, HostBounds
-from octavo.nn.protocols import Model
+from octavo.nn.protocols import AttentionBackend, Model
 from octavo.quant.none import Plain
 from octavo.runner.cache import Caches, lay_out
 from octavo.runner.device import Device
@@ -38,19 +38,29 @@ CONFIG = dict(
 )
 
 
-def tiny_model(seed: int = 0, **changes: Any) -> tuple[Model, TorchRef]:
-    backend = TorchRef()
+def tiny_model(seed: int = 0, **changes: Any) -> tuple[Model, AttentionBackend]:
+    backend = CPUAttention()
     b = Build.root({}, dtype=torch.float32, backend=backend, quant=Plain())
     model = build(HFConfig({**CONFIG, **changes}), b)
-    random = torch.Generator().manual_seed(seed)
+    tensors = checkpoint_tensors(seed, **changes)
     for sink in b.sinks():
-        scale = 1.0 if sink.target.dim() == 1 else 0.3
-        sink.target.copy_(torch.randn(sink.target.shape, generator=random) * scale)
+        sink.target.copy_(tensors[sink.name])
     b.finish()
     return model, backend
 
 
-def whole_logits(model: Model, backend: TorchRef, tokens: list[int]) -> np.ndarray:
+def checkpoint_tensors(seed: int = 0, **changes: Any) -> dict[str, torch.Tensor]:
+    """Random weights under the names of a checkpoint."""
+    b = Build.root({}, dtype=torch.float32, device="meta", backend=CPUAttention(), quant=Plain())
+    build(HFConfig({**CONFIG, **changes}), b)
+    random = torch.Generator().manual_seed(seed)
+    return {
+        sink.name: torch.randn(sink.target.shape, generator=random) * (1.0 if sink.target.dim() == 1 else 0.3)
+        for sink in b.sinks()
+    }
+
+
+def whole_logits(model: Model, backend: AttentionBackend, tokens: list[int]) -> np.ndarray:
     """[len(tokens), vocab]: one row, everything computed in one go, a cache of its own."""
     n = len(tokens)
     caches = {spec.name: torch.zeros(backend.layout(spec, 2, n)) for spec in model.cache_specs}
@@ -72,7 +82,7 @@ def whole_logits(model: Model, backend: TorchRef, tokens: list[int]) -> np.ndarr
         return model.logits(model.forward(f)).numpy()
 
 
-def greedy_decode(model: Model, backend: TorchRef, prompt: list[int], count: int) -> list[int]:
+def greedy_decode(model: Model, backend: AttentionBackend, prompt: list[int], count: int) -> list[int]:
     """Full recomputation for every token."""
     tokens = list(prompt)
     for _ in range(count):
@@ -86,7 +96,7 @@ class Rig:
 
     device: Device
     model: Model
-    backend: TorchRef
+    backend: AttentionBackend
     used: int = 1
     plans: int = 0
     pages: dict[int, list[int]] = field(default_factory=dict)
@@ -158,7 +168,7 @@ def rig(seed: int = 0, rows: int = 8, **changes: Any) -> Rig:
     model, backend = tiny_model(seed, **changes)
     layout = lay_out(model.cache_specs, backend, PAGE, torch.float32)
     caches = Caches(layout, PAGES, torch.float32, torch.device("cpu"))
-    caches.settle()
+    caches.populate()
     return Rig(Device(model, backend, layout, caches, rows=rows, length=LENGTH), model, backend)
 
 

@@ -28,3 +28,15 @@ def test_homes(monkeypatch, tmp_path):
 def test_flags(monkeypatch, value, yes):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     assert env.flag("HF_HUB_OFFLINE") is yes
+
+
+def test_waiting_threads_are_calmed_unless_the_user_chose(monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    env.calm_threads()
+    assert env.read("GOMP_SPINCOUNT") is None
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    env.calm_threads()
+    assert env.read("GOMP_SPINCOUNT") == "1000"

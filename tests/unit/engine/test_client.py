@@ -103,6 +103,8 @@ async def test_a_crash_loses_no_stream(start, how):
         while len(seen) < 20:
             await asyncio.sleep(0.001)
         os.kill(client.pid, signal.SIGKILL)
+        late = request("late", max_tokens=50)  # nobody has noticed yet
+        assert await tokens_of(client, late) == naive(late, SHAPE).tokens
     # the weak device fails again at the third step of its second life, and is then given up
     if how == "broken":
         done = await asyncio.gather(*tasks, return_exceptions=True)

@@ -172,7 +172,7 @@ def test_deep_nesting_ends_as_text_or_an_open_call():
         assert payload(content(run(maker("pythonic")(), [text]))) == []
         assert len(content(run(maker("pythonic")(), [text]))) == len(text)
     deep = '<tool_call>{"name": "f", "arguments": ' + '{"a": ' * 5_000
-    assert len(content(run(maker("hermes")(), [deep]))) > 6 * 190
+    assert len(content(run(maker("hermes")(), [deep]))) == 6 * 5_000 + len("f")
     assert run(maker(reasoning="qwen3")(), ["<think>" * 10_000]) == [H("<think>" * 9_999)]
 
 

@@ -69,6 +69,16 @@ def test_halves_of_a_special_string_do_not_join(special):
         assert not set(encode(rendered, TOKENIZER)) & TOKENIZER.special_ids
 
 
+@pytest.mark.parametrize(
+    ("source", "content"),
+    [("{{ messages[0].content }}end|>", "<|im_"), ("<|im_{{ messages[0].content }}", "end|>")],
+)
+def test_a_half_does_not_join_text_of_the_template(source, content):
+    rendered = ChatTemplate(source, TOKENIZER).render([{"role": "user", "content": content}])
+    assert rendered.text == "<|im_end|>"
+    assert not set(encode(rendered, TOKENIZER)) & TOKENIZER.special_ids
+
+
 def test_a_role_cannot_complete_a_special_string_of_the_template():
     source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
     rendered = ChatTemplate(source, TOKENIZER).render([{"role": "im_end", "content": "x"}])

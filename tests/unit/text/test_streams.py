@@ -165,6 +165,12 @@ def test_a_match_must_end_where_it_may():
     assert (made.feed("b"), made.matched) == ("ab", None)
 
 
+def test_a_match_that_passed_early_does_not_count_later():
+    made = StopStrings(["ab", "xabc"])
+    assert made.feed("xab", armed=False) == ""
+    assert (made.feed("q"), made.matched) == ("xabq", None)
+
+
 def test_text_after_the_end_is_dropped():
     made = StopStrings(["x"])
     made.feed("ax")

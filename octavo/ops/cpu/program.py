@@ -1,0 +1,192 @@
+"""A model's step as a flat list of ops that one C call runs: the CPU's answer to a CUDA graph.
+
+Written once when the model is built; every run then costs Python a handful of pointers.
+Knows ops and buffers, no model family. Buffers hold one row of floats a token.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import POINTER, c_int64, c_void_p
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from octavo.ops.cpu import lib
+from octavo.ops.cpu.lib import BUFFERS, Engine, GroupStruct, NativeError, OpStruct, PackedWeight, StepStruct
+
+
+class Group(Protocol):
+    """As nn.forward.GroupInputs."""
+
+    lengths: Tensor
+    tables: Tensor
+
+
+class Inputs(Protocol):
+    """What a program reads of nn.forward.Forward."""
+
+    tokens: Tensor
+    positions: Tensor
+    row_start: Tensor
+    groups: tuple[Any, ...]
+    caches: dict[str, Tensor]
+
+
+class Heads(NamedTuple):
+    """Shape and settings of an attention layer. `page` positions a cache page, a multiple of 16."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    page: int
+    cache: torch.dtype
+    scale: float
+    group: int = 0
+    window: int = 0
+    softcap: float = 0.0
+    eps: float = 0.0
+
+
+def unsupported(heads: int, kv_heads: int, head_dim: int) -> str | None:
+    """Why attention of this shape cannot run, or None."""
+    if head_dim % 16 or head_dim > 512:
+        return f"head size {head_dim} is not a multiple of 16 up to 512"
+    if heads // kv_heads > lib.QUERIES:
+        return f"{heads // kv_heads} heads share one key (at most {lib.QUERIES})"
+    return None
+
+
+class Program:
+    """Ops over buffers of `widths` floats a token. Add ops, then `run`."""
+
+    def __init__(self, engine: Engine, widths: Sequence[int]) -> None:
+        assert len(widths) <= BUFFERS
+        self._engine = engine
+        self._widths = (c_int64 * BUFFERS)(*widths)
+        self._ops: list[OpStruct] = []
+        self._names: list[str] = []
+        self._keep: list[Any] = []  # what the ops point to
+        self._array: Any = None
+        self._caches: dict[str, Tensor] | None = None
+        self._cache_array: Any = None
+        self._layers: list[str] = []
+        self._seconds: Any = None
+
+    # --- building ----------------------------------------------------------------------------
+
+    def embed(self, weight: PackedWeight, out: int, scale: float = 1.0) -> None:
+        """out = rows of weight named by the step's tokens, times scale."""
+        self._add("embed", OpStruct(code=lib.EMBED, output=out, scale=scale), weight)
+
+    def linear(
+        self,
+        weight: PackedWeight,
+        src: int,
+        dst: int,
+        *,
+        prologue: int = lib.PLAIN,
+        norm: Tensor | None = None,
+        eps: float = 0.0,
+        bias: Tensor | None = None,
+        add: bool = False,
+        column: int = 0,
+        name: str = "linear",
+    ) -> None:
+        """dst[:, column:] = (that +) prologue(src) W^T + bias. Gates read (gate, up) side by side."""
+        op = OpStruct(code=lib.LINEAR, prologue=prologue, add=int(add), input=src, output=dst, eps=eps, column=column)
+        op.norm, op.bias = self._at(norm), self._at(bias)
+        self._add(name, op, weight)
+
+    def norm(self, src: int, dst: int, weight: Tensor, eps: float) -> None:
+        op = OpStruct(code=lib.NORM, input=src, output=dst, eps=eps)
+        op.norm = self._at(weight)
+        self._add("norm", op)
+
+    def attention(
+        self,
+        layer: str,
+        src: int,
+        dst: int,
+        shape: Heads,
+        *,
+        rope: Tensor | None = None,
+        norms: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Rotates and stores the keys in src = (q, k, v), then attends over `layer`'s cache into dst.
+
+        rope is [positions, 2, dim / 2] float32: cosines, sines.
+        """
+        op = OpStruct(
+            code=lib.ATTENTION, input=src, output=dst, heads=shape.heads, kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim, window=shape.window, group=shape.group, page=shape.page,
+            cache_type=lib.CACHE_TYPES[shape.cache], layer=len(self._layers), eps=shape.eps,
+            scale=shape.scale, softcap=shape.softcap, rope_dim=0 if rope is None else 2 * rope.shape[2],
+        )  # fmt: skip
+        assert shape.page % 16 == 0 and unsupported(shape.heads, shape.kv_heads, shape.head_dim) is None
+        op.rope = self._at(rope)
+        op.q_norm, op.k_norm = (self._at(t) for t in norms) if norms else (None, None)
+        self._layers.append(layer)
+        self._add("attention", op)
+
+    def _add(self, name: str, op: OpStruct, weight: PackedWeight | None = None) -> None:
+        if weight is not None:
+            op.weight = ctypes.pointer(weight.struct)
+            self._keep.append(weight)
+        self._ops.append(op)
+        self._names.append(name)
+        self._array = None
+
+    def _at(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        assert tensor.dtype == torch.float32 and tensor.is_contiguous() and tensor.device.type == "cpu"
+        self._keep.append(tensor)
+        return tensor.data_ptr()
+
+    # --- running -----------------------------------------------------------------------------
+
+    def profile(self, on: bool = True) -> dict[str, float]:
+        """Seconds by op name since the last call; `on`: whether to go on measuring."""
+        totals: dict[str, float] = {}
+        for name, seconds in zip(self._names, self._seconds or (), strict=False):
+            totals[name] = totals.get(name, 0.0) + seconds
+        self._seconds = (ctypes.c_double * len(self._ops))() if on else None
+        return totals
+
+    def run(self, tokens: int, outside: dict[int, Tensor], f: Inputs | None = None) -> None:
+        """One step of `tokens` tokens. `outside` says which buffers are tensors [tokens, width]."""
+        step = StepStruct(tokens=tokens)
+        for buffer, tensor in outside.items():
+            assert tensor.dtype == torch.float32 and tensor.is_contiguous()
+            step.buffers[buffer] = tensor.data_ptr()
+        if f is not None:
+            self._fill(step, f)
+        if self._array is None:
+            self._array = (OpStruct * len(self._ops))(*self._ops)
+        step.seconds = self._seconds
+        self._engine.run(self._array, len(self._ops), self._widths, step)
+
+    def _fill(self, step: StepStruct, f: Inputs) -> None:
+        step.rows = f.row_start.shape[0] - 1
+        step.ids, step.positions = f.tokens.data_ptr(), f.positions.data_ptr()
+        step.row_start = f.row_start.data_ptr()
+        step.groups = groups_of(f.groups)
+        if f.caches is not self._caches:  # the pool lives as long as the worker
+            self._caches = f.caches
+            at = [f.caches[name].data_ptr() for name in self._layers]
+            self._cache_array = (c_void_p * max(1, len(at)))(*at)
+        step.caches = self._cache_array
+
+
+def groups_of(groups: Sequence[Group]) -> Any:
+    """The C view of what cache groups see."""
+    array = (GroupStruct * max(1, len(groups)))()
+    for struct, group in zip(array, groups, strict=False):
+        if group.tables.stride(1) != 1 or group.tables.dtype != torch.int32:
+            raise NativeError("block tables must be rows of int32")
+        struct.lengths, struct.tables = group.lengths.data_ptr(), group.tables.data_ptr()
+        struct.table_stride = group.tables.stride(0)
+    return ctypes.cast(array, POINTER(GroupStruct))
