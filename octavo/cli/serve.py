@@ -86,10 +86,12 @@ def _loopback(host: str) -> bool:
 
 def show(config: EngineConfig, files: ModelFiles, serving: Serving) -> None:
     """Prints what was started and how to use it."""
+    for decision in serving.ready.decisions:
+        log.debug("%s = %s: %s", decision.field, decision.value, decision.why)
     found = facts(config, files, serving.ready, serving.model, serving.url, serving.queue)
     if config.observe.log_format == "json":
         log.info("ready", extra={"data": found})
         return
     print(f"\nOctavo is ready after {serving.seconds:.1f} s.\n\n{summary(found)}\n", flush=True)
     keyed = bool(config.serve.api_key)
-    print(examples(serving.model, serving.url, keyed=keyed, chat=True) + "\n", flush=True)
+    print(examples(serving.model, serving.url, keyed=keyed, chat=serving.chat) + "\n", flush=True)

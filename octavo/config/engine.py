@@ -8,6 +8,7 @@ from typing import Any
 
 from octavo.config.cache import CacheConfig
 from octavo.config.foreign import apply_foreign
+from octavo.config.grammar import GrammarConfig, unfold
 from octavo.config.model import ModelConfig
 from octavo.config.observe import ObserveConfig
 from octavo.config.schedule import ScheduleConfig
@@ -21,6 +22,7 @@ class EngineConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    grammar: GrammarConfig = field(default_factory=GrammarConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
 
@@ -33,7 +35,7 @@ class EngineConfig:
         """
         parts: dict[str, dict[str, Any]] = {part.name: {} for part in dataclasses.fields(cls)}
         owner = owners()
-        for key, value in apply_foreign(values).items():
+        for key, value in apply_foreign(unfold(values)).items():
             if key not in owner:
                 raise UserError(f"unknown setting {key!r}", hint=_closest(key, list(owner)), field=key)
             part, setting = owner[key]
@@ -45,6 +47,7 @@ PARTS: dict[str, Any] = {
     "model": ModelConfig,
     "cache": CacheConfig,
     "schedule": ScheduleConfig,
+    "grammar": GrammarConfig,
     "serve": ServeConfig,
     "observe": ObserveConfig,
 }

@@ -21,6 +21,7 @@ TITLES = {
     "model": "Model",
     "cache": "KV cache",
     "schedule": "Scheduling",
+    "grammar": "Structured output",
     "serve": "HTTP server",
     "observe": "Logs and statistics",
 }

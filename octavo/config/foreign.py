@@ -164,8 +164,8 @@ FOREIGN: dict[str, Foreign] = {
     "allowed_local_media_path": _not_yet(_MEDIA),
     "allowed_media_domains": _many(_not_yet(_MEDIA)),
     # grammar, reasoning, tools
-    "structured_outputs_config": _not_yet("structured output is"),
-    "guided_decoding_backend": _not_yet("structured output is", "auto"),
+    "structured_outputs_config": Foreign("read as the settings of structured output"),
+    "guided_decoding_backend": Foreign("guidance compiles every grammar", ("auto", "guidance")),
     "reasoning_parser": _not_yet("reasoning parsers are"),
     "reasoning_parser_plugin": _not_yet("reasoning parsers are"),
     "reasoning_config": _not_yet("reasoning parsers are"),

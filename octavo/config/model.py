@@ -19,7 +19,9 @@ class ModelConfig:
     tokenizer: str | None = option(None, "tokenizer id or folder, when not the model's own")
     skip_tokenizer_init: bool = option(False, "work with token ids only")
     revision: str | None = option(None, "branch, tag or commit on the hub; holds for every file")
-    hf_token: str | None = option(None, "access token for gated repositories (default: HF_TOKEN)", secret=True)
+    hf_token: str | None = option(
+        None, "access token for gated repositories (default: HF_TOKEN)", secret=True
+    )
     download_dir: str | None = option(None, "where hub files are kept (default: HF_HOME)", kind="path")
     dtype: str = option(
         "auto",
@@ -30,7 +32,10 @@ class ModelConfig:
         "auto", "how weights are read; dummy: random ones", choices=("auto", "safetensors", "gguf", "dummy")
     )
     max_model_len: int | None = option(
-        None, "longest prompt plus output in tokens; none: what the model and memory allow", low=1, kind="size"
+        None,
+        "longest prompt plus output in tokens; none: what the model and memory allow",
+        low=1,
+        kind="size",
     )
     seed: int = option(0, "engine seed: draws the seeds of requests that bring none (offline only)", low=0)
     chat_template: str | None = option(None, "Jinja template (file or text) instead of the model's own")
@@ -41,6 +46,10 @@ class ModelConfig:
         None, "JSON object of sampling defaults laid over generation_config", kind="json"
     )
     hf_overrides: dict[str, Any] | None = option(None, "JSON object laid over config.json", kind="json")
-    trust_remote_code: bool = option(False, "accepted for compatibility; Octavo never runs code of a checkpoint")
-    max_logprobs: int = option(20, "most alternatives a request may ask for; -1: the whole vocabulary", low=-1)
+    trust_remote_code: bool = option(
+        False, "accepted for compatibility; Octavo never runs code of a checkpoint"
+    )
+    max_logprobs: int = option(
+        20, "most alternatives a request may ask for; -1: the whole vocabulary", low=-1
+    )
     enforce_eager: bool = option(False, "no captured graphs (they exist on GPUs only)")

@@ -9,10 +9,16 @@ from octavo.config.option import option
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for all, then set --api-key", serve_only=True)
+    host: str = option(
+        "127.0.0.1", "address to listen on; 0.0.0.0 for all, then set --api-key", serve_only=True
+    )
     port: int = option(8000, "port to listen on", low=0, high=65535, serve_only=True)
     api_key: tuple[str, ...] = option(
-        (), "keys clients must send; several may be given (default: OCTAVO_API_KEY)", kind="list", serve_only=True, secret=True
+        (),
+        "keys clients must send; several may be given (default: OCTAVO_API_KEY)",
+        kind="list",
+        serve_only=True,
+        secret=True,
     )
     allowed_origins: tuple[str, ...] = option(("*",), "CORS origins", kind="list", serve_only=True)
     allowed_methods: tuple[str, ...] = option(("*",), "CORS methods", kind="list", serve_only=True)
@@ -20,12 +26,20 @@ class ServeConfig:
     allow_credentials: bool = option(False, "CORS credentials", serve_only=True)
     root_path: str = option("", "path prefix a proxy strips", serve_only=True)
     max_body_bytes: int = option(16 << 20, "largest request body", low=1024, kind="size", serve_only=True)
-    shutdown_timeout: float = option(30.0, "seconds open streams may take after SIGTERM", low=0.0, serve_only=True)
-    step_timeout: float = option(120.0, "seconds without a finished step after which /health says 503", low=1.0, serve_only=True)
-    heartbeat: float = option(10.0, "seconds of silence after which a stream gets an SSE comment", low=0.1, serve_only=True)
+    shutdown_timeout: float = option(
+        30.0, "seconds open streams may take after SIGTERM", low=0.0, serve_only=True
+    )
+    step_timeout: float = option(
+        120.0, "seconds without a finished step after which /health says 503", low=1.0, serve_only=True
+    )
+    heartbeat: float = option(
+        10.0, "seconds of silence after which a stream gets an SSE comment", low=0.1, serve_only=True
+    )
     response_role: str = option("assistant", "role in chat replies", serve_only=True)
     disable_fastapi_docs: bool = option(False, "no /docs, /redoc and /openapi.json", serve_only=True)
     enable_request_id_headers: bool = option(True, "answer with X-Request-Id", serve_only=True)
-    return_tokens_as_token_ids: bool = option(False, 'name tokens "token_id:N" in log-probabilities', serve_only=True)
+    return_tokens_as_token_ids: bool = option(
+        False, 'name tokens "token_id:N" in log-probabilities', serve_only=True
+    )
     enable_prompt_tokens_details: bool = option(True, "report cached prompt tokens in usage", serve_only=True)
     enable_force_include_usage: bool = option(False, "usage in every stream", serve_only=True)

@@ -53,10 +53,16 @@ class Pooling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GrammarSpec(msgspec.Struct, frozen=True):
-    """A constraint on the output, compiled by the core. `kind`: json, regex, choice, lark, ..."""
+    """A constraint on the output, compiled by the core.
+
+    `kind` and what `text` holds: json (a JSON schema), regex, choice (a JSON list of texts), lark,
+    ebnf (llama.cpp's dialect), structural_tag (its JSON document). `whitespace` is the pattern of
+    white space between the parts of JSON: None lets the backend choose, "" allows none.
+    """
 
     kind: str
     text: str
+    whitespace: str | None = None
 
 
 class MediaSpan(msgspec.Struct, frozen=True):

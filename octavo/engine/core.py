@@ -16,8 +16,13 @@ from octavo.core.events import CoreStats
 from octavo.core.facts import ModelFiles, Ready
 from octavo.core.request import Delta, EngineRequest, Finish
 from octavo.core.runner import Progress
+from octavo.engine.bounds import check_ids
 from octavo.engine.loop import Loop
+from octavo.engine.masks import Grammars
+from octavo.engine.vocabulary import make_backend
 from octavo.executor.executor import Executor
+from octavo.grammar.backend import GrammarBackend
+from octavo.grammar.compile import Compiler
 from octavo.scheduler.scheduler import Scheduler
 from octavo.scheduler.state import Limits
 
@@ -28,27 +33,47 @@ _BUDGET = 2048  # tokens in a step where neither worker nor settings name one
 class EngineCore:
     """Runs requests to their end, one `step` at a time. All calls come from one thread."""
 
-    def __init__(self, config: EngineConfig, files: ModelFiles, executor: Executor) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        files: ModelFiles,
+        executor: Executor,
+        *,
+        make_backend: Callable[[ModelFiles, Ready], GrammarBackend] = make_backend,
+    ) -> None:
         self._config = config
         self._files = files
         self._executor = executor
         self._scheduler: Scheduler
         self._loop: Loop
+        self._grammars: Grammars
+        self._make_backend = make_backend
+        self._compiler: Compiler | None = None
         self._refused: list[Delta] = []
+        self._vocab = 0
 
     def start(self, progress: Progress) -> Ready:
         """Loads the model and plans its memory. Raises what the worker raised."""
         ready = self._executor.start(progress)
         limits = limits_of(self._config, self._files, ready)
-        self._scheduler = Scheduler(ready.cache, limits)
-        self._loop = Loop(self._scheduler, self._executor, limits.depth)
+        self._vocab = ready.facts.vocab_size
+        self._grammars = self._make_grammars(ready)
+        self._scheduler = Scheduler(ready.cache, limits, guests=(self._grammars,))
+        self._loop = Loop(self._scheduler, self._executor, limits.depth, self._grammars)
         return ready
+
+    def _make_grammars(self, ready: Ready) -> Grammars:
+        settings, facts = self._config.grammar, ready.facts
+        self._compiler = Compiler(lambda: self._make_backend(self._files, ready), settings.grammar_cache)
+        return Grammars(self._compiler, facts.vocab_size, facts.eos_token_ids, settings.grammar_timeout)
 
     def add(self, requests: Iterable[EngineRequest]) -> None:
         """Queues requests. One that is refused ends with Finish.ERROR at the next step."""
         for request in requests:
             try:
+                check_ids(request, self._vocab)
                 self._scheduler.add(request)
+                self._grammars.open(request)
             except EngineError as error:
                 self._refuse(request, str(error))
             except Exception as error:  # one bad request must not end its neighbours
@@ -71,9 +96,16 @@ class EngineCore:
     def step(self) -> list[Delta]:
         """One turn of the loop; an idle core returns at once."""
         deltas, self._refused = self._refused, []
+        for id, why in self._grammars.failures().items():
+            self._scheduler.fail(id, why)
         if self._scheduler.busy or self._loop.in_flight:
             deltas += self._loop.turn()
         return deltas
+
+    def pause(self, seconds: float) -> None:
+        """Waits for what only time brings: a grammar that is being compiled. Returns at once when
+        nothing is."""
+        self._grammars.wait(seconds)
 
     def stats(self) -> CoreStats:
         return self._scheduler.stats()
@@ -94,6 +126,8 @@ class EngineCore:
         return answers[0]
 
     def close(self) -> None:
+        if self._compiler is not None:
+            self._compiler.close()
         self._executor.close()
 
     def _refuse(self, request: EngineRequest, why: str) -> None:

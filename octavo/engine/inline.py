@@ -14,6 +14,8 @@ from octavo.engine.core import EngineCore
 from octavo.engine.place import make_executor
 from octavo.executor.executor import Executor
 
+_PAUSE = 0.05  # seconds; callers that step in a loop do not spin
+
 
 class InlineClient:
     """Synchronous: the caller submits, steps until it has what it wants, and closes.
@@ -44,7 +46,10 @@ class InlineClient:
 
     def step(self) -> list[Delta]:
         """News of one turn; may be empty while a prompt is still being computed."""
-        return self._core.step()
+        deltas = self._core.step()
+        if not deltas and not self._core.in_flight:
+            self._core.pause(_PAUSE)
+        return deltas
 
     @property
     def busy(self) -> bool:

@@ -36,7 +36,7 @@ def read_defaults(config: ModelConfig, files: ModelFiles) -> Defaults:
 
     ArtefactError for a broken file, UserError for overrides that cannot be.
     """
-    own = _read(Path(files.root) / _FILE) if files.config is not None else HFConfig({}, _FILE)
+    own = _read(Path(files.root) / _FILE)
     chosen = own
     if config.generation_config == "vllm":
         chosen = HFConfig({}, _FILE)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from octavo.config.grammar import GrammarConfig
 from octavo.core.errors import UserError
-from octavo.core.request import Sampling
+from octavo.core.request import GrammarSpec, Sampling
 from octavo.front.forms import check_ids
 from octavo.front.params import SamplingParams
+from octavo.front.structured import Grammars
 from octavo.text.tokenizer import Tokenizer
 
 _MOST_WORD_TOKENS = 64
@@ -17,12 +19,18 @@ class Lowering:
     """What stays the same for all requests of a model."""
 
     def __init__(
-        self, tokenizer: Tokenizer | None, vocab: int, eos: Sequence[int], max_logprobs: int
+        self,
+        tokenizer: Tokenizer | None,
+        vocab: int,
+        eos: Sequence[int],
+        max_logprobs: int,
+        grammar: GrammarConfig,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab = vocab
         self._eos = tuple(dict.fromkeys(id for id in eos if 0 <= id < vocab))
         self._max_logprobs = vocab if max_logprobs < 0 else max_logprobs
+        self._grammars = Grammars(grammar)
 
     def sampling(self, params: SamplingParams, max_tokens: int) -> Sampling:
         """UserError names the field whose ids or count this model does not have."""
@@ -46,11 +54,17 @@ class Lowering:
             bad_words=self._bad_words(params.bad_words or ()),
         )
 
+    def grammar(self, params: SamplingParams) -> GrammarSpec | None:
+        """The constraint on the answer, if there is one. UserError says what in it cannot be."""
+        asked = params.structured_outputs
+        return None if asked is None else self._grammars.spec(asked)
+
     def check_detokenize(self, params: SamplingParams) -> None:
         """Without a tokenizer there is no text to search."""
         if self._tokenizer is not None:
             return
-        for field, value in (("stop", params.stop), ("bad_words", params.bad_words)):
+        for field in ("stop", "bad_words", "structured_outputs"):
+            value = getattr(params, field)
             if value:
                 raise UserError(
                     f"{field} needs a tokenizer", hint="start without skip_tokenizer_init", field=field

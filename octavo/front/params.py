@@ -15,6 +15,7 @@ import msgspec
 
 from octavo.core.errors import Unsupported, UserError
 from octavo.front import checks
+from octavo.front.structured import StructuredOutputsParams
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
     spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
-    structured_outputs: Any = None
+    structured_outputs: StructuredOutputsParams | Any = None
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
@@ -140,6 +141,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
         checks.switch("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         if not isinstance(self.output_kind, RequestOutputKind):
             raise UserError("output_kind is not a RequestOutputKind", field="output_kind")
+        self.structured_outputs = StructuredOutputsParams.of(self.structured_outputs)
 
     def _check_together(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -175,7 +177,6 @@ _SWITCHES = (
 
 # fields of vLLM that do nothing here at these values, and what to say at others
 _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
-    "structured_outputs": ((None,), "structured output comes with the grammar engine"),
     "logprob_token_ids": ((None,), "ask for logprobs, which names the most likely tokens"),
     "flat_logprobs": ((False, None), "log-probabilities come as one mapping a position"),
     "extra_args": ((None, {}), "no custom logits processors or KV connectors run here"),

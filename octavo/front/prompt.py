@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from octavo.config.engine import EngineConfig
+from octavo.config.grammar import GrammarConfig
 from octavo.config.model import ModelConfig
 from octavo.core.errors import UserError
 from octavo.core.facts import ModelFiles, Ready
-from octavo.core.request import EngineRequest, Sampling
+from octavo.core.request import EngineRequest, GrammarSpec, Sampling
 from octavo.front import checks
 from octavo.front.defaults import Defaults, read_defaults
 from octavo.front.forms import Form, check_ids, read_prompt, read_salt
@@ -90,6 +91,7 @@ class PromptBuilder:
         ready: Ready,
         *,
         max_logprobs: int = 20,
+        grammar: GrammarConfig | None = None,
         draw: Callable[[], int] = lambda: secrets.randbits(63),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -99,7 +101,9 @@ class PromptBuilder:
         self.vocab_size = ready.facts.vocab_size
         eos = (*ready.facts.eos_token_ids, *text.defaults.eos)
         own = text.tokenizer.eos_token_ids if text.tokenizer is not None else ()
-        self._lowering = Lowering(text.tokenizer, self.vocab_size, (*own, *eos), max_logprobs)
+        self._lowering = Lowering(
+            text.tokenizer, self.vocab_size, (*own, *eos), max_logprobs, grammar or GrammarConfig()
+        )
         self._draw = draw
         self._clock = clock
         self._wall = wall
@@ -107,7 +111,7 @@ class PromptBuilder:
 
     @classmethod
     def of(cls, config: EngineConfig, text: TextSide, ready: Ready, **sources: Any) -> PromptBuilder:
-        return cls(text, ready, max_logprobs=config.model.max_logprobs, **sources)
+        return cls(text, ready, max_logprobs=config.model.max_logprobs, grammar=config.grammar, **sources)
 
     # -- parameters -----------------------------------------------------------------------
 
@@ -215,6 +219,7 @@ class PromptBuilder:
             )
         max_tokens = 0 if options.prompt_only else min(wanted, room)
         sampling = self._lowering.sampling(params, max_tokens)
+        grammar = self._lowering.grammar(params) if max_tokens else None
         number = next(self._count)
         id = options.id if options.id is not None else str(number)
         return Prepared(
@@ -222,7 +227,7 @@ class PromptBuilder:
             prompt=text,
             token_ids=ids,
             params=params,
-            requests=self._rows(f"{id}.{number:x}", ids, params, sampling, options),
+            requests=self._rows(f"{id}.{number:x}", ids, params, sampling, grammar, options),
             arrived=self._wall(),
             prompt_only=options.prompt_only,
         )
@@ -249,6 +254,7 @@ class PromptBuilder:
         ids: tuple[int, ...],
         params: SamplingParams,
         sampling: Sampling,
+        grammar: GrammarSpec | None,
         options: Options,
     ) -> tuple[EngineRequest, ...]:
         first = EngineRequest(
@@ -256,6 +262,7 @@ class PromptBuilder:
             tokens=ids,
             seed=self._seed(params, 0),
             sampling=sampling,
+            grammar=grammar,
             priority=checks.integer("priority", options.priority, -(1 << 31), checks.INT32),
             arrived=self._clock(),
             salt=_salt(options),

@@ -16,9 +16,8 @@ from octavo.core.facts import TensorInfo
 from octavo.models.blocks import Decoder, DecoderSpec
 from octavo.nn.forward import Forward
 from octavo.nn.protocols import CacheSpec, Checkpoint
-from octavo.nn.rope import RopeSpec
 from octavo.ops.cpu import lib
-from octavo.ops.cpu.lib import Engine, Library, PackedWeight
+from octavo.ops.cpu.lib import Engine, Library, Memory, PackedWeight
 from octavo.ops.cpu.program import Heads, Program, unsupported
 
 _PROLOGUES = {
@@ -76,7 +75,7 @@ def weight_bytes(library: Library, spec: DecoderSpec, index: Mapping[str, Tensor
     for matrix in _matrices(spec):
         for format, parts in _runs(matrix, index, storage):
             total += library.packed_bytes(format, sum(rows for _, rows in parts), matrix.k)
-    return total + 4 * spec.rope.max_position * spec.rope.dim
+    return total
 
 
 class NativeDecoder:
@@ -98,10 +97,9 @@ class NativeDecoder:
         self.spec, self.cache_specs, self.vocab_size = spec, specs, spec.vocab
         self._page, self._cache = page, cache
         self._load = _Loader(checkpoint, library, engine, storage or Storage())
-        self._rope = _angles(spec.rope)
         widths = (
             spec.hidden, (spec.heads + 2 * spec.kv_heads) * spec.head_dim, spec.heads * spec.head_dim,
-            2 * spec.intermediate, spec.hidden,
+            2 * spec.intermediate, spec.hidden, spec.rope.dim,
         )  # fmt: skip
         self._layers = Program(engine, widths)
         self._head = Program(engine, (spec.hidden, spec.vocab))
@@ -129,6 +127,7 @@ class NativeDecoder:
         spec, load, p = self.spec, self._load, self._layers
         embedding = load.weight(Matrix((("model.embed_tokens.weight", spec.vocab),), spec.hidden))
         p.embed(embedding, _X)
+        p.angles(_ANGLES, spec.rope.inverse.float().contiguous(), spec.rope.scale)
         for i, cache in enumerate(self.cache_specs):
             self._layer(f"model.layers.{i}", cache)
             progress((i + 1) / (spec.layers + 1))
@@ -147,7 +146,7 @@ class NativeDecoder:
         shape = Heads(spec.heads, spec.kv_heads, d, self._page, self._cache, d**-0.5, cache.group, cache.window, eps=spec.eps)
         norm = load.vector(f"{path}.input_layernorm.weight", width)
         load.linear(p, qkv, _X, _QKV, norm=norm, eps=spec.eps, bias=spec.qkv_bias, name="qkv")
-        p.attention(cache.name, _QKV, _ATTENDED, shape, rope=self._rope, norms=norms)
+        p.attention(cache.name, _QKV, _ATTENDED, shape, angles=_ANGLES, rope_dim=spec.rope.dim, norms=norms)
         load.linear(p, out, _ATTENDED, _X, bias=spec.out_bias, add=True, name="out")
         norm = load.vector(f"{path}.post_attention_layernorm.weight", width)
         load.linear(p, gate_up, _X, _GATED, norm=norm, eps=spec.eps, bias=spec.mlp_bias, name="gate_up")
@@ -155,7 +154,7 @@ class NativeDecoder:
         load.linear(p, down, _GATED, _X, prologue=gate, bias=spec.mlp_bias, add=True, name="down")
 
 
-_X, _QKV, _ATTENDED, _GATED, _HIDDEN = range(5)
+_X, _QKV, _ATTENDED, _GATED, _HIDDEN, _ANGLES = range(6)
 
 
 def _qkv(path: str, spec: DecoderSpec) -> Matrix:
@@ -207,6 +206,7 @@ class _Loader:
 
     def __init__(self, checkpoint: Checkpoint, library: Library, engine: Engine, storage: Storage) -> None:
         self._checkpoint, self._library, self._engine, self._storage = checkpoint, library, engine, storage
+        self._memory = Memory()
 
     def vector(self, name: str, size: int) -> Tensor:
         out = torch.empty(size)
@@ -248,7 +248,7 @@ class _Loader:
             at += rows
 
     def _pack(self, format: str, parts: list[tuple[str, int]], k: int) -> PackedWeight:
-        weight = PackedWeight(self._library, format, sum(rows for _, rows in parts), k)
+        weight = PackedWeight(self._library, format, sum(rows for _, rows in parts), k, self._memory)
         first = 0
         for name, rows in parts:
             self._fill(weight, name, rows, first)
@@ -269,9 +269,3 @@ class _Loader:
             plain = (plain / scales.clamp_min(1e-30)[:, None]).round_().to(torch.int8)
         self._engine.pack(weight, plain, first, scales)
 
-
-def _angles(spec: RopeSpec) -> Tensor:
-    """[max_position, 2, dim / 2] float32: cosines, sines."""
-    inverse = torch.tensor(spec.inverse, dtype=torch.float32)
-    angles = torch.outer(torch.arange(spec.max_position, dtype=torch.float32), inverse)
-    return torch.stack((angles.cos() * spec.scale, angles.sin() * spec.scale), 1).contiguous()

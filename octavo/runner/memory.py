@@ -115,8 +115,8 @@ class _Planner:
         if pages > room:
             free, other = _size(self.platform.memory_free), _size(self.base)
             raise UserError(
-                f"a KV cache of {_size(pages * self.costs.page)} does not fit: {free} are free, {other} of them "
-                "are needed for everything else",
+                f"a KV cache of {_size(pages * self.costs.page)} does not fit: {free} are free, "
+                f"{other} of them are needed for everything else",
                 hint=f"use {flag} {best} or less",
                 field=flag[2:].replace("-", "_"),
             )

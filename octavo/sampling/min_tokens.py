@@ -1,4 +1,5 @@
-"""min_tokens: what would end the request is excluded until enough tokens are out."""
+"""min_tokens: what would end the request is excluded until enough tokens are out, unless nothing else
+is left (a grammar that has come to its end)."""
 
 from __future__ import annotations
 
@@ -26,4 +27,8 @@ class MinTokens:
 
     def apply(self, logits: Logits, rows: Rows, at: Index) -> None:
         for i in at[rows.position[at] < self._until[rows.slot[at]]]:
-            logits[i, self._ends[int(rows.slot[i])]] = -np.inf
+            ends = self._ends[int(rows.slot[i])]
+            before = logits[i, ends]
+            logits[i, ends] = -np.inf
+            if logits[i].max() == -np.inf:
+                logits[i, ends] = before

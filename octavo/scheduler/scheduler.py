@@ -97,6 +97,11 @@ class Scheduler:
             if (r := self._requests.get(request_id)) is not None:
                 self._finish(r, Finish.ABORT)
 
+    def fail(self, request_id: str, why: str) -> None:
+        """Ends a request with Finish.ERROR and a text for its user; an unknown id is ignored."""
+        if (r := self._requests.get(request_id)) is not None:
+            self._finish(r, Finish.ERROR, why)
+
     def _parent(self, r: RequestState) -> RequestState | None:
         """The request to fork, where that would give the same KV."""
         parent = self._requests.get(r.request.parent[0]) if r.request.parent else None

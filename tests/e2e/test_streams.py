@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -141,8 +142,13 @@ async def burst(server: Server, count: int, seed: int) -> None:
         await asyncio.gather(*(worker(client) for _ in range(16)))
 
 
-def resident(server: Server) -> int:
-    return sum(one.memory_info().rss for one in server.family())
+async def resident(server: Server) -> int:
+    """Bytes of front and core at rest: an idle core hands freed memory back after two seconds."""
+    least = sys.maxsize
+    for _ in range(8):
+        least = min(least, sum(one.memory_info().rss for one in server.family()))
+        await asyncio.sleep(0.5)
+    return least
 
 
 @pytest.mark.parametrize(
@@ -151,22 +157,22 @@ def resident(server: Server) -> int:
 @pytest.mark.timeout(1800)
 async def test_memory_does_not_grow_with_requests(streams: Server, first: int, second: int) -> None:
     await burst(streams, first, seed=1)
-    early = resident(streams)
+    early = await resident(streams)
     await burst(streams, second, seed=2)
-    late = resident(streams)
+    late = await resident(streams)
     assert late <= early * 1.01, f"{early >> 20} MiB, then {late >> 20} MiB"
 
 
 async def test_a_killed_core_loses_no_stream(streams: Server) -> None:
     """The front starts another core and replays; every stream goes on, token for token."""
-    prompts = draw(6, seed=23)
+    prompts = draw(4, seed=23)
     async with connect(streams) as client:
-        alone = [await whole(client, prompt, max_tokens=40) for prompt in prompts]
+        alone = await asyncio.gather(*(whole(client, prompt, max_tokens=30) for prompt in prompts))
         restarts = metric(streams, "engine_restarts_total")
         told = metric(streams, "generation_tokens_total")
-        open_ones = [asyncio.ensure_future(follow(client, prompt, max_tokens=40)) for prompt in prompts]
+        open_ones = [asyncio.ensure_future(follow(client, prompt, max_tokens=30)) for prompt in prompts]
         await settle(
-            lambda: metric(streams, "generation_tokens_total") >= told + 20, lambda: "no tokens came"
+            lambda: metric(streams, "generation_tokens_total") >= told + 12, lambda: "no tokens came"
         )
         (core,) = psutil.Process(streams.process.pid).children()
         os.kill(core.pid, signal.SIGKILL)
@@ -181,8 +187,8 @@ async def test_a_signal_finishes_streams_and_leaves_no_process(name: signal.Sign
         family = server.family()
         assert len(family) == 2
         async with connect(server) as client:
-            alone = await whole(client, "Once upon a time", max_tokens=60)
-            stream = asyncio.ensure_future(follow(client, "Once upon a time", max_tokens=60))
+            alone = await whole(client, "Once upon a time", max_tokens=24)
+            stream = asyncio.ensure_future(follow(client, "Once upon a time", max_tokens=24))
             await settle(lambda: metric(server, "num_requests_running") == 1, lambda: "never ran")
             os.kill(server.process.pid, name)
             assert await stream == alone

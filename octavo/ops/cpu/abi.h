@@ -1,29 +1,13 @@
 // The C interface of the kernel library: plain structs and functions, called through ctypes.
 // Mirrored by lib.py; a change here needs the same change there and a new ABI number.
 #pragma once
-#include <stddef.h>
-#include <stdint.h>
+#include "formats.h"
 
 #define OCT_ABI 1
-#define OCT_PANEL 16  // weight rows interleaved in one panel: one 512-bit vector of 32-bit lanes
-#define OCT_BLOCK 32  // elements along k that share a scale, and the unit k is padded to
-
 #ifdef __cplusplus
 extern "C" {
 #pragma GCC visibility push(default)
 #endif
-
-enum OctFormat {
-  OCT_F32 = 0,
-  OCT_BF16 = 1,
-  OCT_INT8 = 2,  // one scale a row, activations one scale a token
-  OCT_Q8_0 = 3,
-  OCT_Q4_0 = 4,
-  OCT_Q4_1 = 5,
-  OCT_Q4_K = 6,
-  OCT_Q6_K = 7,
-  OCT_FORMATS = 8
-};
 
 enum OctLevel {
   OCT_PORTABLE = 0,
@@ -34,30 +18,20 @@ enum OctLevel {
   OCT_LEVELS = 5
 };
 
-// A weight matrix [n, k] in panels. `data` is 64-byte aligned, oct_packed_bytes() long.
-typedef struct OctWeight {
-  int32_t format;
-  int32_t reserved;
-  int64_t n, k;
-  uint8_t* data;
-} OctWeight;
-
-enum OctCode { OCT_OP_EMBED = 0, OCT_OP_LINEAR = 1, OCT_OP_ATTENTION = 2, OCT_OP_NORM = 3, OCT_OPS = 4 };
-enum OctPrologue { OCT_PLAIN = 0, OCT_NORMED = 1, OCT_SILU = 2, OCT_GELU = 3, OCT_GELU_TANH = 4 };
-enum OctCache { OCT_CACHE_F32 = 0, OCT_CACHE_BF16 = 1 };
-
+enum OctCode { OCT_OP_EMBED = 0, OCT_OP_LINEAR = 1, OCT_OP_ATTENTION = 2, OCT_OP_NORM = 3, OCT_OP_ANGLES = 4 };
 // Buffers are numbered; number b of a program holds width[b] floats a token. -1: none.
 enum { OCT_BUFFERS = 8 };
 
-// One step of a program. Fields that an op does not use are zero.
+// One step of a program. Fields that an op does not use are zero. in, out, angles: buffers; the
+// angles of a token are rope_dim / 2 cosines, then as many sines.
 typedef struct OctOp {
   int32_t code, prologue, add, in, out, heads, kv_heads, head_dim;
-  int32_t rope_dim, window, group, page, cache_type, layer, column, reserved;
+  int32_t rope_dim, window, group, page, cache_type, layer, column, angles;
   float eps, scale, softcap, reserved_f;
   const OctWeight* weight;
   const float* norm;    // LINEAR with OCT_NORMED, NORM: [k]
   const float* bias;    // LINEAR: [n]
-  const float* rope;    // ATTENTION: [positions, 2, rope_dim / 2] cosines, sines
+  const float* rope;    // ANGLES: [rope_dim / 2] frequencies
   const float* q_norm;  // ATTENTION: [head_dim], before the rotation
   const float* k_norm;
 } OctOp;
@@ -78,7 +52,7 @@ typedef struct OctStep {
   const OctGroup* groups;
   void* const* caches;        // [layers]
   float* buffers[OCT_BUFFERS];  // where a buffer lives outside; null: in the arena
-  double* seconds;            // [count]: adds what each op took, or null
+  double* seconds;            // [count]: adds the CPU time the caller spent on each op, or null
 } OctStep;
 
 typedef struct OctEngine OctEngine;

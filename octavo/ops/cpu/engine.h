@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdlib>
 
+#include "abi.h"
 #include "kernels.h"
 #include "pool.h"
 

@@ -5,7 +5,7 @@
 // scales and `slots` corrections, so that everything a kernel touches has a constant offset.
 // The number of slots is slots_for(tokens); kernels are compiled once for each.
 #pragma once
-#include "abi.h"
+#include "formats.h"
 
 #define OCT_TILE 16
 

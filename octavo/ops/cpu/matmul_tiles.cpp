@@ -73,6 +73,7 @@ static void across(const MatArgs& a, const uint8_t* act, int slots, int64_t p, i
   if (P > 3) _tile_zero(3);
   const uint8_t* x = act;
   for (int64_t b = 0; b < nb; b++, x += slots * Fmt::ACT, w += Fmt::WEIGHT) {
+    for (int i = 0; i < P; i++) fetch_ahead<Fmt::WEIGHT>(w + i * shape.bytes);
     _tile_loadd(4, x, Fmt::ACT);
     _tile_loadd(6, w, 64);
     OCT_DOT(Fmt, 0, 4, 6);

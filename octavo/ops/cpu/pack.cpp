@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "abi.h"
 #include "kernels.h"
 #include "pack.h"
 

@@ -1,6 +1,6 @@
 // Layout of packed weights, one row at a time. See pack.cpp.
 #pragma once
-#include "abi.h"
+#include "formats.h"
 
 namespace oct {
 

@@ -1,5 +1,8 @@
 // Runs a program: every thread walks the same list of ops, takes tasks of each, and meets the
 // others where one op needs what another made. Owns no arithmetic and no model.
+#include <math.h>
+#include <time.h>
+
 #include <chrono>
 
 #include "engine.h"
@@ -126,7 +129,7 @@ struct Place {
     const int d = op.head_dim, share = op.heads / op.kv_heads;
     const int64_t position = r.step->positions[token];
     float* qkv = r.row(op.in, token);
-    const float* angles = op.rope + position * op.rope_dim;
+    const float* angles = r.row(op.angles, token);
     float* key = qkv + static_cast<int64_t>(op.heads + head) * d;
     for (int h = 0; h <= share; h++) {
       float* x = h < share ? qkv + static_cast<int64_t>(head * share + h) * d : key;
@@ -229,8 +232,31 @@ void norm(const Run& r, const OctOp& op) {
   });
 }
 
+// Cosines and sines of this step's positions, times `scale`.
+void angles(const Run& r, const OctOp& op) {
+  shares(r.engine->pool, r.step->tokens, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) {
+      float* out = r.row(op.out, t);
+      const float position = static_cast<float>(r.step->positions[t]);
+      const int half = op.rope_dim / 2;
+      for (int i = 0; i < half; i++) {
+        float angle = position * op.rope[i];
+        out[i] = cosf(angle) * op.scale;
+        out[half + i] = sinf(angle) * op.scale;
+      }
+    }
+  });
+}
+
+// CPU time of the calling thread: neighbours on the machine do not count.
 double now() {
+#if defined(CLOCK_THREAD_CPUTIME_ID)
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+#else
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+#endif
 }
 
 void walk(void* context, int thread) {
@@ -244,6 +270,7 @@ void walk(void* context, int thread) {
       case OCT_OP_LINEAR: linear(r, op, thread); break;
       case OCT_OP_ATTENTION: attention(r, op, thread); break;
       case OCT_OP_NORM: norm(r, op); break;
+      case OCT_OP_ANGLES: angles(r, op); break;
     }
     if (i + 1 < r.count) r.engine->pool.meet();
     if (seconds) {

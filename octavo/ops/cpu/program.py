@@ -105,6 +105,12 @@ class Program:
         op.norm = self._at(weight)
         self._add("norm", op)
 
+    def angles(self, out: int, inverse: Tensor, scale: float = 1.0) -> None:
+        """out = cosines, then sines, of the tokens' positions times inverse [dim / 2], times scale."""
+        op = OpStruct(code=lib.ANGLES, output=out, rope_dim=2 * inverse.shape[0], scale=scale)
+        op.rope = self._at(inverse)
+        self._add("angles", op)
+
     def attention(
         self,
         layer: str,
@@ -112,21 +118,21 @@ class Program:
         dst: int,
         shape: Heads,
         *,
-        rope: Tensor | None = None,
+        angles: int = 0,
+        rope_dim: int = 0,
         norms: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Rotates and stores the keys in src = (q, k, v), then attends over `layer`'s cache into dst.
 
-        rope is [positions, 2, dim / 2] float32: cosines, sines.
+        The first rope_dim dimensions of a head turn by the angles in buffer `angles`.
         """
         op = OpStruct(
             code=lib.ATTENTION, input=src, output=dst, heads=shape.heads, kv_heads=shape.kv_heads,
             head_dim=shape.head_dim, window=shape.window, group=shape.group, page=shape.page,
             cache_type=lib.CACHE_TYPES[shape.cache], layer=len(self._layers), eps=shape.eps,
-            scale=shape.scale, softcap=shape.softcap, rope_dim=0 if rope is None else 2 * rope.shape[2],
+            scale=shape.scale, softcap=shape.softcap, rope_dim=rope_dim, angles=angles,
         )  # fmt: skip
         assert shape.page % 16 == 0 and unsupported(shape.heads, shape.kv_heads, shape.head_dim) is None
-        op.rope = self._at(rope)
         op.q_norm, op.k_norm = (self._at(t) for t in norms) if norms else (None, None)
         self._layers.append(layer)
         self._add("attention", op)

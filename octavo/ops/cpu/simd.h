@@ -58,6 +58,13 @@ OCT_INLINE uint16_t float_to_bf16(float f) {
   return static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
 }
 
+// Weights are read once from memory and in order: the next panel follows this one.
+constexpr int AHEAD = 4096;
+template <int BYTES> OCT_INLINE void fetch_ahead(const uint8_t* p) {
+  OCT_UNROLL
+  for (int i = 0; i < BYTES; i += 64) __builtin_prefetch(p + AHEAD + i);
+}
+
 #if defined(__AVX512F__)
 
 constexpr int W = 16;

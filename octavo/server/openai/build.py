@@ -13,6 +13,7 @@ from octavo.core.errors import UserError
 from octavo.front.params import SamplingParams
 from octavo.front.prompt import Options
 from octavo.server.openai.answer import Head
+from octavo.server.openai.constraint import constraint
 from octavo.server.openai.refused import refuse_unavailable
 from octavo.server.openai.types import ChatRequest, CompletionRequest
 from octavo.server.service import Service
@@ -49,7 +50,13 @@ def sampling(
     given: dict[str, Any] = {name: getattr(body, name) for name in _SAMPLING}
     tokenised = service.builder.tokenizer is not None
     return service.builder.params(
-        {**given, "logprobs": logprobs, "max_tokens": max_tokens, "detokenize": tokenised}
+        {
+            **given,
+            "logprobs": logprobs,
+            "max_tokens": max_tokens,
+            "detokenize": tokenised,
+            "structured_outputs": constraint(body),
+        }
     )
 
 

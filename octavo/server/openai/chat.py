@@ -13,7 +13,7 @@ from octavo.core.errors import UserError
 from octavo.front.answer import Chunk
 from octavo.front.prompt import ChatOptions
 from octavo.server.body import Body
-from octavo.server.openai import build
+from octavo.server.openai import build, constraint
 from octavo.server.openai.answer import Head, MaybeUsage, UsageRule, respond
 from octavo.server.openai.fold import fold_chat
 from octavo.server.openai.job import Job, Piece
@@ -47,7 +47,7 @@ async def create(service: Service, request: Request) -> Response:
         options = build.options(request, body, head.id, strict=most is not None)
         work = functools.partial(service.builder.build_chat, body.messages, params, how, options)
         with build.renaming(_names(body)):
-            prepared = await service.off_loop(size_of(body.messages), work)
+            prepared = await service.off_loop(size_of(body.messages) + constraint.weight(params), work)
         job = Job(service, [prepared], ticket, started)
         return await respond(service, request, body, job, ChatWriter(service, body, head, job), rule)
     except BaseException:
@@ -57,7 +57,7 @@ async def create(service: Service, request: Request) -> Response:
 
 def _names(body: ChatRequest) -> dict[str, str]:
     """What parameters are called on this route."""
-    names = {"logprobs": "top_logprobs"}
+    names = {"logprobs": "top_logprobs", **constraint.names(body)}
     return names if body.max_completion_tokens is None else {**names, "max_tokens": "max_completion_tokens"}
 
 

@@ -12,7 +12,7 @@ from octavo.core.errors import UserError
 from octavo.front.answer import Chunk
 from octavo.front.prepared import Prepared
 from octavo.server.body import Body
-from octavo.server.openai import build
+from octavo.server.openai import build, constraint
 from octavo.server.openai.answer import Head, MaybeUsage, UsageRule, respond
 from octavo.server.openai.fold import fold_completion
 from octavo.server.openai.job import Job, Piece
@@ -47,7 +47,9 @@ async def create(service: Service, request: Request) -> Response:
     prompts = split(body.prompt)
     prompt_only = body.max_tokens == 0
     most = None if prompt_only else _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    params = build.sampling(service, body, body.logprobs, most)
+    names = {"prompt_token_ids": "prompt", **constraint.names(body)}
+    with build.renaming(names):
+        params = build.sampling(service, body, body.logprobs, most)
     if body.echo and body.logprobs is not None:
         params.prompt_logprobs = _most(params.prompt_logprobs, body.logprobs)
         params.skip_reading_prefix_cache = True
@@ -63,8 +65,8 @@ async def create(service: Service, request: Request) -> Response:
             add_special=body.add_special_tokens is not False,
         )
         work = [functools.partial(service.builder.build, prompt, params, how) for prompt in prompts]
-        size = sum(len(prompt) + _OVERHEAD for prompt in prompts)
-        with build.renaming({"prompt_token_ids": "prompt"}):
+        size = sum(len(prompt) + _OVERHEAD for prompt in prompts) + constraint.weight(params)
+        with build.renaming(names):
             prepared = await service.off_loop(size, lambda: [one() for one in work])
         job = Job(service, prepared, ticket, started)
         return await respond(service, request, body, job, CompletionWriter(service, body, head, job), rule)

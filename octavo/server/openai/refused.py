@@ -17,19 +17,10 @@ class Refusal(NamedTuple):
     hint: str = "leave it out"
 
 
-_CONSTRAINT = Refusal(hint="leave it out and check the answer yourself")
-_TEXT = Refusal(({"type": "text"},), hint='only {"type": "text"} is available')
-
 REFUSED: dict[str, Refusal] = {
     "use_beam_search": Refusal((False,), hint="use n with temperature instead"),
     "best_of": Refusal((1,), hint="use n"),
     "length_penalty": Refusal((1, 1.0)),
-    "response_format": _TEXT,
-    "structured_outputs": _CONSTRAINT,
-    "guided_json": _CONSTRAINT,
-    "guided_regex": _CONSTRAINT,
-    "guided_choice": _CONSTRAINT,
-    "guided_grammar": _CONSTRAINT,
     "logits_processors": Refusal(([],)),
     "thinking_token_budget": Refusal((-1,)),
     "repetition_detection": Refusal(),

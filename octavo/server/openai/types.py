@@ -19,6 +19,39 @@ class StreamOptions(msgspec.Struct, frozen=True):
     continuous_usage_stats: bool | None = None
 
 
+class JsonSchemaFormat(msgspec.Struct, frozen=True):
+    """`strict` is accepted; a schema is always enforced."""
+
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """The form of the answer. `structural_tag` has a `format`, or `structures` and `triggers`."""
+
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
+    json_schema: JsonSchemaFormat | None = None
+    structures: list[dict[str, Any]] | None = None
+    triggers: list[str] | None = None
+    format: dict[str, Any] | None = None
+
+
+class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Exactly one of the first six (octavo.StructuredOutputsParams)."""
+
+    json: dict[str, Any] | str | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: dict[str, Any] | str | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
+    whitespace_pattern: str | None = None
+
+
 class GenerateRequest(msgspec.Struct, kw_only=True):
     """What both kinds of completion share. None everywhere means "not given"."""
 
@@ -47,6 +80,13 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     bad_words: list[str] | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
+    # the form of the answer; the guided fields are deprecated
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
     # the prompt
     echo: bool | None = None
     add_special_tokens: bool | None = None
@@ -64,12 +104,6 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     use_beam_search: Any = None
     best_of: Any = None
     length_penalty: Any = None
-    response_format: Any = None
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
     logits_processors: Any = None
     thinking_token_budget: Any = None
     repetition_detection: Any = None

@@ -57,6 +57,9 @@ def test_auto_on_a_cpu_takes_two_gib_and_no_more():
     plan = plan_memory(resolved(), COSTS, machine())
     assert 2 * GIB - COSTS.page < plan.pages * COSTS.page <= 2 * GIB
     assert (plan.max_model_len, plan.decisions) == (8192, ())
+    rows = {row.name: row.nbytes for row in plan.rows}
+    assert rows["weights"] == COSTS.weights
+    assert rows["attention scratch"] >= 2 * rows["KV cache"] // COSTS.layers, "a padded gather of one layer"
     assert total(plan) < 4 * GIB
 
 

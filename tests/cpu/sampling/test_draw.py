@@ -58,6 +58,15 @@ def test_pruning_never_changes_the_winner(vocab, spread):
     assert drawn.tolist() == expected
 
 
+def test_pruning_sees_the_many_unlikely_tokens():
+    logits = np.zeros((60, 4096), np.float32)
+    logits[:, 77] = 6.0  # a tenth of the probability
+    seeds, positions = np.arange(60), np.arange(60)
+    drawn = sample.draw(logits, seeds, positions)
+    assert drawn.tolist() == [all_scores(logits[i], i, i).argmax() for i in range(60)]
+    assert 2 <= (drawn == 77).sum() <= 14
+
+
 def test_a_token_excluded_is_never_drawn_and_an_empty_row_takes_token_0():
     logits = logits_of(300, 500)
     logits[:, 100:] = -np.inf

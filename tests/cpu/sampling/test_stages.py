@@ -77,6 +77,7 @@ PARAMS = {
     "hot": dict(temperature=1.7),
     "allowed": dict(allowed_token_ids=(3, 50, 96)),
     "one bad word": dict(bad_words=((5,), (7,))),
+    "bad whole output": dict(bad_words=((20, 20, 11, 12, 33),)),
     "bad phrase": dict(bad_words=((11, 12, 40), (12, 41), (9, 9, 9, 9, 9, 9, 9, 42), (40, 43))),
     "early end": dict(min_tokens=9, eos=(2,), stop_token_ids=(30, 31)),
     "end allowed": dict(min_tokens=4, eos=(2,), stop_token_ids=(30,)),
@@ -166,12 +167,13 @@ def test_drafts_are_seen_as_if_they_were_accepted():
 
 
 def test_drafts_leave_no_trace_in_penalties():
-    a = admission(0, PROMPT, len(PROMPT), frequency_penalty=1.5, temperature=0.0)
+    a = admission(0, PROMPT, len(PROMPT), frequency_penalty=2.0, temperature=0.0)
     sampler, logits = Sampler(4), logits_of(3, VOCAB)
     sampler.admit(a)
-    sampler.sample(logits.copy(), rows_of([a], {0: (1, 2)}))
+    best = int(logits[0].argmax())
+    sampler.sample(logits.copy(), rows_of([a], {0: (best, best)}))
     after = sampler.sample(logits[:1].copy(), rows_of([a]))
-    assert after == run([a], logits[:1])
+    assert after == run([a], logits[:1]) == best
 
 
 def test_seeded_draws_do_not_depend_on_neighbours_or_slots():

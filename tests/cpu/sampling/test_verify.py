@@ -42,6 +42,7 @@ def limits(**given) -> verify.Limits:
         ([7], 1, dict(eos=[[7, -1]], stop=[[7, -1]]), 1, EOS),
         ([7], 1, dict(last=[10]), 1, LENGTH),
         ([7], 1, dict(eos=[[7, -1]], last=[10]), 1, EOS),
+        ([7], 1, dict(eos=[[7, -1]], earliest=[10]), 1, EOS),
         ([7], 1, dict(eos=[[7, -1]], earliest=[11]), 1, RUNNING),
         ([5, 7, 8], 3, dict(eos=[[7, -1]]), 2, EOS),
         ([5, 7, 8], 3, dict(eos=[[7, -1]], earliest=[12]), 3, RUNNING),

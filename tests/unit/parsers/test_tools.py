@@ -9,7 +9,7 @@ from octavo.parsers.machine import TOOLS as REGISTRY
 from tests.unit.parsers.driving import T, maker, run, shown, three_cuts, two_cuts
 from tests.unit.parsers.formats import FORMATS, damaged, scenarios
 
-THREE = 60  # cuts into three parts per text in the fast suite; `make test-slow` takes them all
+THREE = 40  # cuts into three parts per text in the fast suite; `make test-slow` takes them all
 
 SPECIAL: list[tuple[str, str, list[object]]] = [
     # arguments before the name, as a string, null, absent; an id beside them

@@ -74,7 +74,7 @@ def test_what_is_no_python_literal(text):
         ("5", ["boolean"], "5"), ("true", ["boolean"], True), ("True", ["boolean"], True), ("None", ["null"], None),
         ("null", ["string", "null"], None), ("x", ["string", "null"], "x"), (' {"a": 1} ', ["object"], {"a": 1}),
         ("{'a': 1}", ["object"], {"a": 1}), ("[1]", ["object"], "[1]"), ("NaN", [], "NaN"), ("x y", [], "x y"),
-        ("1" * 5000, [], "1" * 5000), ("", [], ""), ("{bad", ["object"], "{bad"), ("[1]]", [], "[1]]"),
+        ("1" * 5000, [], "1" * 5000), ("", [], ""), (" x y\n", [], " x y\n"), ("{bad", ["object"], "{bad"), ("[1]]", [], "[1]]"),
     ],
 )  # fmt: skip
 def test_text_is_typed_by_the_schema(text, types, value):

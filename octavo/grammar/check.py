@@ -1,0 +1,79 @@
+"""The front's look at a grammar before the core sees it: what cannot be compiled is refused by name.
+
+Keeps what was found good, so that an application's schema costs this once. Any thread may call it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+
+from octavo.core.errors import UserError
+from octavo.core.request import GrammarSpec
+
+Problem = Callable[[GrammarSpec], str | None]
+_KEYWORDS = re.compile(r"Unimplemented keys: \[([^\]]*)\]")
+_NAMES = {
+    "json": "the JSON schema",
+    "ebnf": "the grammar",
+    "lark": "the grammar",
+    "structural_tag": "the tag",
+}
+
+
+def find_problem(spec: GrammarSpec) -> str | None:
+    """By the default backend, which is loaded now."""
+    from octavo.grammar.guidance import problem
+
+    return problem(spec)
+
+
+class Checker:
+    """Remembers the last `keep` specs that were fine."""
+
+    def __init__(self, keep: int, problem: Problem = find_problem) -> None:
+        self._keep = keep
+        self._problem = problem
+        self._good: OrderedDict[GrammarSpec, None] = OrderedDict()
+        self._lock = Lock()
+
+    def check(self, spec: GrammarSpec) -> GrammarSpec:
+        """The spec itself. UserError says what in it cannot be."""
+        with self._lock:
+            if spec in self._good:
+                self._good.move_to_end(spec)
+                return spec
+        if (why := _private(spec) or self._problem(spec)) is not None:
+            raise refusal(spec, why)
+        with self._lock:
+            self._good[spec] = None
+            if len(self._good) > self._keep:
+                self._good.popitem(last=False)
+        return spec
+
+
+def refusal(spec: GrammarSpec, why: str) -> UserError:
+    """What the user is told; unsupported keywords are named."""
+    what = _NAMES.get(spec.kind, f"the {spec.kind}")
+    if (found := _KEYWORDS.search(why)) is None:
+        return UserError(
+            f"structured_outputs: {what} cannot be used: {why}",
+            hint="change it and try again",
+            field="structured_outputs",
+        )
+    names = ", ".join(name.strip().strip('"\\') for name in found[1].split(","))
+    return UserError(
+        f"structured_outputs: {what} uses {names}, which cannot be enforced",
+        hint="leave it out and check the answer yourself",
+        field="structured_outputs",
+    )
+
+
+def _private(spec: GrammarSpec) -> str | None:
+    """The library's own key in a schema would switch its checks off."""
+    if spec.kind == "json" and "x-guidance" in json.loads(spec.text):
+        return 'Unimplemented keys: ["x-guidance"]'
+    return None

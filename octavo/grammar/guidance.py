@@ -1,0 +1,157 @@
+"""llguidance behind the backend protocol. The only file that knows the library.
+
+Imported when the first grammar is asked for. The library computes a mask from a trie of the
+vocabulary in some tens of microseconds, releases the interpreter while it does, and bounds its own
+work; copies of a matcher share what was learned about the grammar.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
+
+import llguidance
+from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+from octavo.core.errors import UserError
+from octavo.core.request import GrammarSpec
+from octavo.grammar.backend import Vocabulary
+from octavo.grammar.tags import TagGrammar, Terms
+
+# The library's limits count its own steps; together they bound a mask to some milliseconds.
+_LIMITS = llguidance.LLParserLimits(
+    max_grammar_size=200_000, max_lexer_states=50_000, initial_lexer_fuel=1_000_000, verbose_errors=False
+)
+_WHITESPACE = r"[ \t\r\n]{1,40}"  # bounded, so that no model can fill its answer with blanks
+
+
+class GuidanceMatcher:
+    """A thin coat: rejected tokens leave it as it was. `width` is the length of a mask in bytes."""
+
+    def __init__(self, inner: LLMatcher, width: int) -> None:
+        self._inner = inner
+        self._width = width
+
+    def copy(self) -> GuidanceMatcher:
+        return GuidanceMatcher(self._inner.deep_copy(), self._width)
+
+    def accept(self, token: int) -> bool:
+        return self._inner.try_consume_tokens([token]) == 1
+
+    def rollback(self, count: int) -> None:
+        if count:
+            self._inner.rollback(count)
+
+    def fill(self) -> bytes:
+        return self._inner.compute_bitmask()[: self._width]  # the library may add a word
+
+    @property
+    def may_end(self) -> bool:
+        return self._inner.is_accepting()
+
+    @property
+    def error(self) -> str | None:
+        return _first_line(self._inner.get_error()) if self._inner.is_error() else None
+
+
+class GuidanceBackend:
+    """Building the trie of a large vocabulary takes about half a second."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._width = -(-len(vocabulary.tokens) // 32) * 4
+        self._specials = [vocabulary.tokens[id].decode("utf-8", "replace") for id in vocabulary.special]
+        self._tokenizer = llguidance.LLTokenizer(
+            _Wrapper(vocabulary),  # type: ignore[arg-type]  # the library asks for these attributes only
+            n_vocab=len(vocabulary.tokens),
+            eos_token=list(vocabulary.eos),
+            slices=llguidance.LLTokenizer.json_slices(),
+        )
+
+    def compile(self, spec: GrammarSpec) -> GuidanceMatcher:
+        matcher = LLMatcher(self._tokenizer, to_native(spec, self._specials), log_level=0, limits=_LIMITS)
+        if matcher.is_error():
+            raise UserError(_first_line(matcher.get_error()), hint="simplify the grammar")
+        return GuidanceMatcher(matcher, self._width)
+
+
+class _Wrapper:
+    """The vocabulary as the library reads it."""
+
+    is_tokenizer_wrapper = True
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.tokens = list(vocabulary.tokens)
+        self.special_token_ids = list(vocabulary.special)
+        self.eos_token_id = vocabulary.eos[0]
+        self.bos_token_id = None
+        self._encode = vocabulary.encode
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+
+def problem(spec: GrammarSpec) -> str | None:
+    """What is wrong with a grammar, for any vocabulary; None when nothing is."""
+    try:
+        native = to_native(spec)
+    except UserError as error:
+        return error.message
+    broken, told = LLMatcher.validate_grammar_with_warnings(native, limits=_LIMITS)
+    return _first_line(told[0]) if broken else None
+
+
+def to_native(spec: GrammarSpec, specials: Collection[str] = ()) -> str:
+    """The grammar as the library wants it. UserError when it cannot even be read."""
+    if spec.kind == "json":
+        return LLMatcher.grammar_from_json_schema(spec.text, overrides=_json_options(spec))
+    if spec.kind == "regex":
+        return LLMatcher.grammar_from_regex(spec.text)
+    return LLMatcher.grammar_from_lark(_to_lark(spec, specials))
+
+
+def _to_lark(spec: GrammarSpec, specials: Collection[str]) -> str:
+    if spec.kind == "choice":
+        choices: Sequence[str] = json.loads(spec.text)
+        return "start: " + " | ".join(map(quoted, choices))
+    if spec.kind == "ebnf":
+        try:
+            return gbnf_to_lark(spec.text)
+        except (GbnfToLarkError, ValueError, KeyError, IndexError, RecursionError) as error:
+            raise UserError(f"not EBNF: {_first_line(str(error))}") from error
+    if spec.kind == "structural_tag":
+        schema = partial(_inline_schema, spec=spec)
+        return TagGrammar(specials, Terms(quoted, _inline_regex, schema)).read(spec.text)
+    assert spec.kind == "lark", f"unknown kind {spec.kind!r}"
+    return spec.text
+
+
+def _json_options(spec: GrammarSpec) -> Any:
+    if spec.whitespace == "":
+        return {"lenient": False, "whitespace_flexible": False}
+    return {"lenient": False, "whitespace_pattern": spec.whitespace or _WHITESPACE}
+
+
+def _inline_schema(schema: Any, spec: GrammarSpec) -> str:
+    """A JSON schema as a term of a Lark grammar."""
+    if isinstance(schema, dict):
+        schema = {**schema, "x-guidance": _json_options(spec)}
+    return f"%json {json.dumps(schema, ensure_ascii=False)}"
+
+
+def _inline_regex(pattern: str) -> str:
+    return f"/{llguidance.regex_to_lark(pattern)}/"
+
+
+def quoted(text: str) -> str:
+    """A text as a Lark string, which has JSON's escapes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _first_line(message: str) -> str:
+    """The library's message without the state it adds below; a regex error keeps its reason."""
+    head, _, rest = message.partition("\n")
+    reason = rest.rpartition("error: ")[2].strip().splitlines() if "error: " in rest else []
+    return " ".join([head, *reason[:1]])[:500]

@@ -1,0 +1,59 @@
+"""Commands that need the engine in this process, with the default model."""
+
+import json
+
+import pytest
+
+from octavo.cli import doctor
+from octavo.cli.bench import latency, throughput
+
+
+def examined(capsys, *words: str):
+    status = doctor.run([*words, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_doctor_says_what_was_decided_and_why(default_model, capsys):
+    status, found = examined(capsys, "--max-model-len", "1K", "--dtype", "float32")
+    assert status == 0
+    decided = {row["field"]: row for row in found["model"]["decisions"]}
+    assert decided["attention"]["why"]
+    rows = {row["name"]: row["bytes"] for row in found["model"]["memory"]}
+    assert rows["weights"] > 4 * 134_000_000 and rows["KV cache"] > 0
+    assert found["device"]["kind"] in ("cpu", "cuda") and found["device"]["cores"] >= 1
+    assert "SmolLM2-135M-Instruct" in found["caches"]
+
+
+def test_doctor_text_is_for_people(default_model, capsys):
+    doctor.run([])
+    shown = capsys.readouterr().out
+    for word in ("device", "memory plan", "KV cache", "attention", "LlamaForCausalLM", "torch"):
+        assert word in shown
+
+
+def test_doctor_reports_what_does_not_fit(default_model, capsys):
+    status, found = examined(capsys, "--kv-cache-memory-bytes", "900T")
+    assert status == 1 and "--kv-cache-memory-bytes" in found["model"]["hint"]
+
+
+def test_doctor_without_a_cached_model_fetches_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
+    status, found = examined(capsys)
+    assert status == 0 and "octavo pull" in found["model"]["note"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "mode, words, figure",
+    [
+        (latency, ["--batch-size", "2", "--num-iters", "2", "--num-iters-warmup", "1"], "latency_s"),
+        (throughput, ["--num-prompts", "3"], "output_tokens_per_s"),
+    ],
+)
+def test_offline_benchmarks(default_model, capsys, mode, words, figure):
+    mode.run(
+        [*words, "--input-len", "8", "--output-len", "4", "--max-model-len", "128", "--max-num-seqs", "4"]
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found[figure] and found["input_len"] == 8 and found["versions"]["torch"]
+    assert found["settings"]["max_model_len"] == "128" and "hf_token" not in found["settings"]
