@@ -195,7 +195,7 @@ def _settings_of(space: argparse.Namespace) -> dict[str, Any]:
     for name, value in vars(space).items():
         if name.startswith(_FOREIGN_PREFIX):
             values[name.removeprefix(_FOREIGN_PREFIX)] = value
-    models = {word for word in (getattr(space, "model", None), getattr(space, "model_flag", None)) if word}
+    models = {word for name in ("model", "model_flag") if (word := vars(space).get(name))}
     if len(models) > 1:
         raise UserError(
             f"two models were named: {' and '.join(sorted(models))}", hint="name one", field="model"

@@ -47,7 +47,6 @@ def _many(row: Foreign) -> Foreign:
 
 _ONE_DEVICE = "one device is used; several devices are"
 _MEDIA = "images, audio and video are"
-_TOOLS = "tool calls are"
 _LORA = "LoRA adapters are"
 _DATA = "data parallel serving is"
 _OFFLOAD = "weight offload is"
@@ -166,13 +165,9 @@ FOREIGN: dict[str, Foreign] = {
     # grammar, reasoning, tools
     "structured_outputs_config": Foreign("read as the settings of structured output"),
     "guided_decoding_backend": Foreign("guidance compiles every grammar", ("auto", "guidance")),
-    "reasoning_parser": _not_yet("reasoning parsers are"),
-    "reasoning_parser_plugin": _not_yet("reasoning parsers are"),
-    "reasoning_config": _not_yet("reasoning parsers are"),
-    "enable_auto_tool_choice": _switch(_not_yet(_TOOLS)),
-    "tool_call_parser": _not_yet(_TOOLS),
-    "tool_parser_plugin": _not_yet(_TOOLS),
-    "exclude_tools_when_tool_choice_none": _switch(_no_effect("there are no tools")),
+    "reasoning_parser_plugin": Foreign("install it as a package with an octavo.reasoning_parser entry point"),
+    "reasoning_config": _not_yet("a budget of reasoning tokens is"),
+    "tool_parser_plugin": Foreign("install it as a package with an octavo.tool_parser entry point"),
     "tool_server": _not_yet("tool servers are"),
     # drafts, transfer
     "speculative_config": _not_yet("speculative decoding is", flags=("-sc",)),

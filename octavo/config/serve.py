@@ -42,4 +42,20 @@ class ServeConfig:
         False, 'name tokens "token_id:N" in log-probabilities', serve_only=True
     )
     enable_prompt_tokens_details: bool = option(True, "report cached prompt tokens in usage", serve_only=True)
+    tool_call_parser: str = option(
+        "auto",
+        "how the model writes tool calls; auto: as its chat template shows; none: not read",
+        serve_only=True,
+    )
+    reasoning_parser: str = option(
+        "auto",
+        "how the model marks reasoning; auto: as its chat template shows; none: not read",
+        serve_only=True,
+    )
+    enable_auto_tool_choice: bool = option(
+        True, "let the model choose whether to call a tool, where tool_choice does not say", serve_only=True
+    )
+    exclude_tools_when_tool_choice_none: bool = option(
+        False, "do not tell the model of tools it may not call", serve_only=True
+    )
     enable_force_include_usage: bool = option(False, "usage in every stream", serve_only=True)

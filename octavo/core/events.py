@@ -49,3 +49,4 @@ class CoreStats(msgspec.Struct, frozen=True, omit_defaults=True):
     last_step: float = 0.0  # monotonic time a step finished
     drafts: int = 0
     accepted: int = 0
+    masked: int = 0  # rows of steps that were sampled under a grammar

@@ -115,7 +115,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """News of one request, core to front. `cached_tokens` comes with the first one.
 
     `stop_token` is the id that ended it (an EOS or a stop token id) and is included in
-    `tokens` as its last element; `error` explains Finish.ERROR.
+    `tokens` as its last element; `error` explains Finish.ERROR, `refused` says that the request
+    itself is to blame.
     """
 
     id: str
@@ -127,4 +128,5 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish: Finish | None = None
     stop_token: int | None = None
     error: str | None = None
+    refused: bool = False
     timeline: Timeline | None = None  # with `finish`

@@ -14,7 +14,7 @@ def check_ids(request: EngineRequest, vocab: int) -> None:
     if not request.tokens:
         raise UserError("the prompt is empty", field="prompt", hint="send at least one token")
     for field, ids in _lists(request):
-        if ids and not (0 <= min(ids) and max(ids) < vocab):
+        if ids and not (min(ids) >= 0 and max(ids) < vocab):
             raise UserError(
                 f"{field} holds a token id outside [0, {vocab})", field=field, hint="use ids of this model"
             )

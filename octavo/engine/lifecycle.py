@@ -32,6 +32,8 @@ from octavo.core.wire import Codec
 _LENGTH = struct.Struct("<I")
 _BOOT_LIMIT = 16 << 20  # bytes; settings are a few KB
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE = 1 << 20  # bytes
 MODULE = "octavo.engine.process"
 
 
@@ -127,10 +129,16 @@ def read_boot(stream: BinaryIO) -> Boot:
     return BOOT.decode(frame)
 
 
-def trim_memory() -> None:
-    """Child: hands freed memory back to the system, where the C library can."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+def keep_heap_small() -> None:
+    """Child: large buffers come from the system and go back to it when freed.
+
+    Left alone, glibc raises its threshold to the largest block it has seen, so that activations
+    of every size tear holes into the heap and resident memory creeps up with the mix of requests.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_M_TRIM_THRESHOLD, _LARGE)
 
 
 def die_with_parent(parent: int, stream: BinaryIO) -> None:

@@ -35,7 +35,7 @@ from octavo.core.mail import (
 )
 from octavo.core.wire import Codec
 from octavo.engine.core import EngineCore
-from octavo.engine.lifecycle import Boot, die_with_parent, read_boot, trim_memory
+from octavo.engine.lifecycle import Boot, die_with_parent, keep_heap_small, read_boot
 from octavo.engine.place import make_executor
 from octavo.executor.executor import Executor
 from octavo.observe.log import configure
@@ -86,23 +86,14 @@ class Mailbox(Protocol):
     def receive(self, timeout: float) -> list[ToCore]: ...
 
 
-def run(
-    core: EngineCore, post: Mailbox, *, beat: float = BEAT, rest: Callable[[], None] = trim_memory
-) -> None:
-    """Serves until a Stop arrives. Raises what a broken step raised: then the core is lost.
-
-    `rest` is called once whenever a whole beat passed without work.
-    """
-    steps, told, wait, busy, tired = 0, time.monotonic(), beat, False, True
+def run(core: EngineCore, post: Mailbox, *, beat: float = BEAT) -> None:
+    """Serves until a Stop arrives. Raises what a broken step raised: then the core is lost."""
+    steps, told, wait, busy = 0, time.monotonic(), beat, False
     while True:
-        letters = post.receive(wait)
-        for letter in letters:
+        for letter in post.receive(wait):
             if isinstance(letter, Stop):
                 return
             _carry_out(core, letter, post)
-        if tired and not letters and not core.busy:
-            rest()
-        tired = bool(letters) or core.busy
         deltas = core.step()
         stats = core.stats()
         now, moved = time.monotonic(), bool(deltas) or stats.steps != steps
@@ -158,6 +149,7 @@ def main(make: MakeExecutor = make_executor) -> int:
     boot = read_boot(sys.stdin.buffer)
     die_with_parent(boot.parent, sys.stdin.buffer)
     configure(boot.config.observe)
+    keep_heap_small()
     post = Post(boot.address)
     try:
         _live(boot, post, make)

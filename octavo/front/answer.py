@@ -32,7 +32,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     `logprobs` has one mapping a token when they were asked for: the sampled token first, then the
     alternatives by rank. `prompt_logprobs` begins with None for position 0. `error` explains
-    finish_reason "error".
+    finish_reason "error", `refused` that the request itself is to blame.
     """
 
     index: int
@@ -44,6 +44,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     prompt_logprobs: tuple[dict[int, Logprob] | None, ...] | None = None
     cached_tokens: int | None = None
     error: str | None = None
+    refused: bool = False
     timeline: Timeline | None = None
 
 
@@ -139,6 +140,7 @@ class _Row:
             prompt_logprobs=self._prompt_logprobs(delta),
             cached_tokens=delta.cached_tokens,
             error=delta.error,
+            refused=delta.refused,
             timeline=delta.timeline,
         )
 

@@ -10,6 +10,7 @@ from octavo.core.request import GrammarSpec, Sampling
 from octavo.front.forms import check_ids
 from octavo.front.params import SamplingParams
 from octavo.front.structured import Grammars
+from octavo.grammar.thought import Thought, after_thought
 from octavo.text.tokenizer import Tokenizer
 
 _MOST_WORD_TOKENS = 64
@@ -54,10 +55,14 @@ class Lowering:
             bad_words=self._bad_words(params.bad_words or ()),
         )
 
-    def grammar(self, params: SamplingParams) -> GrammarSpec | None:
-        """The constraint on the answer, if there is one. UserError says what in it cannot be."""
+    def grammar(self, params: SamplingParams, thought: Thought | None = None) -> GrammarSpec | None:
+        """The constraint on the answer, if there is one; it begins after the `thought`. UserError
+        says what in it cannot be."""
         asked = params.structured_outputs
-        return None if asked is None else self._grammars.spec(asked)
+        if asked is None:
+            return None
+        spec = self._grammars.spec(asked)
+        return spec if thought is None else after_thought(spec, thought)
 
     def check_detokenize(self, params: SamplingParams) -> None:
         """Without a tokenizer there is no text to search."""

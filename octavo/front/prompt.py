@@ -26,6 +26,9 @@ from octavo.front.forms import Form, check_ids, read_prompt, read_salt
 from octavo.front.lower import Lowering
 from octavo.front.params import SamplingParams
 from octavo.front.prepared import Prepared
+from octavo.front.teach import teach
+from octavo.grammar.thought import Thought
+from octavo.parsers import chain
 from octavo.text import chat
 from octavo.text.chat import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
@@ -60,7 +63,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How messages become a prompt. `template` replaces the model's own (offline use only)."""
+    """How messages become a prompt. `template` replaces the model's own (offline use only).
+    `reasoning` names the parser of this model's reasoning, which no constraint touches then."""
 
     tools: Sequence[Mapping[str, Any]] | None = None
     documents: Sequence[Mapping[str, Any]] | None = None
@@ -69,6 +73,7 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     variables: Mapping[str, Any] | None = None
     template: ChatTemplate | None = None
     add_special: bool = False
+    reasoning: str | None = None
 
 
 PLAIN, CHAT = Options(), ChatOptions()
@@ -142,7 +147,8 @@ class PromptBuilder:
     ) -> Prepared:
         """One request from a conversation."""
         text, ids = self.render(messages, how)
-        return self._prepare(text, self._truncate(ids, options), params, options)
+        thought = _thought(how.reasoning, text)
+        return self._prepare(text, self._truncate(ids, options), params, options, thought)
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], how: ChatOptions = CHAT
@@ -159,6 +165,8 @@ class PromptBuilder:
                 hint="give one with --chat-template, or use completions",
                 field="messages",
             )
+        if not template.knows("tools"):
+            messages = teach(chat.clean_messages(messages), how.tools or ())
         rendered = template.render(
             messages,
             tools=how.tools,
@@ -204,7 +212,12 @@ class PromptBuilder:
         return ids[-keep:]
 
     def _prepare(
-        self, text: str | None, ids: tuple[int, ...], params: SamplingParams | None, options: Options
+        self,
+        text: str | None,
+        ids: tuple[int, ...],
+        params: SamplingParams | None,
+        options: Options,
+        thought: Thought | None = None,
     ) -> Prepared:
         params = self.default_params() if params is None else params.clone()
         self._lowering.check_detokenize(params)
@@ -219,7 +232,7 @@ class PromptBuilder:
             )
         max_tokens = 0 if options.prompt_only else min(wanted, room)
         sampling = self._lowering.sampling(params, max_tokens)
-        grammar = self._lowering.grammar(params) if max_tokens else None
+        grammar = self._lowering.grammar(params, thought) if max_tokens else None
         number = next(self._count)
         id = options.id if options.id is not None else str(number)
         return Prepared(
@@ -298,6 +311,12 @@ class PromptBuilder:
                 hint="shorten the prompt or raise --max-model-len",
                 field="prompt",
             )
+
+
+def _thought(reasoning: str | None, prompt: str) -> Thought | None:
+    """How this model marks its reasoning, and whether the prompt has begun it."""
+    marks = None if reasoning is None else chain.marks(reasoning, prompt)
+    return None if marks is None else Thought(*marks)
 
 
 def _salt(options: Options) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import llguidance
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from octavo.core.errors import UserError
 from octavo.core.request import GrammarSpec
@@ -78,7 +78,8 @@ class GuidanceBackend:
 
 
 class _Wrapper:
-    """The vocabulary as the library reads it."""
+    """The vocabulary as the library reads it. Where only one text can follow, the library asks for its
+    tokens and builds the mask on them: they must spell the text byte for byte."""
 
     is_tokenizer_wrapper = True
 
@@ -88,9 +89,27 @@ class _Wrapper:
         self.eos_token_id = vocabulary.eos[0]
         self.bos_token_id = None
         self._encode = vocabulary.encode
+        hidden = {*vocabulary.special, *vocabulary.eos}
+        self._ids = {one: id for id, one in enumerate(self.tokens) if one and id not in hidden}
+        self._longest = max(map(len, self._ids))
 
     def __call__(self, text: bytes | str) -> list[int]:
-        return self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+        data = text if isinstance(text, bytes) else text.encode()
+        ids = self._encode(data.decode("utf-8", "replace"))
+        return ids if b"".join(self.tokens[id] for id in ids) == data else self._spell(data)
+
+    def _spell(self, data: bytes) -> list[int]:
+        """By the longest token each time: a tokenizer may put a space before a text, or clean it."""
+        ids: list[int] = []
+        at = 0
+        while at < len(data):
+            ends = range(min(len(data), at + self._longest), at, -1)
+            end = next((end for end in ends if data[at:end] in self._ids), None)
+            if end is None:  # the vocabulary lacks this byte: no output can go on here
+                break
+            ids.append(self._ids[data[at:end]])
+            at = end
+        return ids
 
 
 def problem(spec: GrammarSpec) -> str | None:
@@ -119,7 +138,7 @@ def _to_lark(spec: GrammarSpec, specials: Collection[str]) -> str:
     if spec.kind == "ebnf":
         try:
             return gbnf_to_lark(spec.text)
-        except (GbnfToLarkError, ValueError, KeyError, IndexError, RecursionError) as error:
+        except Exception as error:  # the library raises that very class for a rule that is missing
             raise UserError(f"not EBNF: {_first_line(str(error))}") from error
     if spec.kind == "structural_tag":
         schema = partial(_inline_schema, spec=spec)

@@ -90,13 +90,13 @@ def _document(kind: str, value: Any) -> Mapping[str, Any]:
         raise _bad(kind, "is not valid JSON", "send an object or its JSON text") from None
     if not isinstance(found, Mapping):
         raise _bad(kind, "is not a JSON object", "send an object or its JSON text")
-    if _deeper(found, DEEPEST):
+    if deeper(found, DEEPEST):
         raise _bad(kind, f"is nested more than {DEEPEST} levels deep", "use $ref for what repeats")
     return found
 
 
-def _deeper(value: Any, limit: int) -> bool:
-    """Level by level, so that depth costs no stack."""
+def deeper(value: Any, limit: int) -> bool:
+    """Whether there are more than `limit` levels. Level by level, so that depth costs no stack."""
     level: list[Any] = [value]
     for _ in range(limit):
         level = [

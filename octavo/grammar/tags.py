@@ -47,7 +47,7 @@ class TagGrammar:
     def read(self, text: str) -> str:
         """The whole grammar. UserError names the part of the document that cannot be."""
         document = json.loads(text)
-        start = self._rule(document["format"] if "format" in document else _from_structures(document))
+        start = self._rule(document["format"] if "format" in document else from_structures(document))
         return "\n".join([f"start: {start}", *self._rules, _TEXT])
 
     def _rule(self, node: Any) -> str:
@@ -109,7 +109,7 @@ class TagGrammar:
         return self._terms.string(part) if plain else part
 
 
-def _from_structures(document: Node) -> Node:
+def from_structures(document: Node) -> Node:
     """The older form: each structure has begin, schema, end."""
     tags = [
         {

@@ -58,7 +58,11 @@ class Matrix(NamedTuple):
 
 def refused(kind: type[Decoder], spec: DecoderSpec, cache: torch.dtype, page: int) -> str | None:
     """Why the library cannot run this model, or None."""
-    if kind.forward is not Decoder.forward or kind.layer is not Decoder.layer or kind.logits is not Decoder.logits:
+    if (
+        kind.forward is not Decoder.forward
+        or kind.layer is not Decoder.layer
+        or kind.logits is not Decoder.logits
+    ):
         return f"{kind.__name__} computes in its own way"
     if spec.activation not in _PROLOGUES:
         return f"activation {spec.activation}"
@@ -69,7 +73,9 @@ def refused(kind: type[Decoder], spec: DecoderSpec, cache: torch.dtype, page: in
     return unsupported(spec.heads, spec.kv_heads, spec.head_dim)
 
 
-def weight_bytes(library: Library, spec: DecoderSpec, index: Mapping[str, TensorInfo], storage: Storage) -> int:
+def weight_bytes(
+    library: Library, spec: DecoderSpec, index: Mapping[str, TensorInfo], storage: Storage
+) -> int:
     """Bytes the packed model will take, exactly but for a few vectors of norms and biases."""
     total = 0
     for matrix in _matrices(spec):
@@ -142,8 +148,21 @@ class NativeDecoder:
         qkv, out, gate_up, down = (make(path, spec) for make in (_qkv, _out, _gate_up, _down))
         norms = None
         if spec.qk_norm:
-            norms = (load.vector(f"{path}.self_attn.q_norm.weight", d), load.vector(f"{path}.self_attn.k_norm.weight", d))
-        shape = Heads(spec.heads, spec.kv_heads, d, self._page, self._cache, d**-0.5, cache.group, cache.window, eps=spec.eps)
+            norms = (
+                load.vector(f"{path}.self_attn.q_norm.weight", d),
+                load.vector(f"{path}.self_attn.k_norm.weight", d),
+            )
+        shape = Heads(
+            spec.heads,
+            spec.kv_heads,
+            d,
+            self._page,
+            self._cache,
+            d**-0.5,
+            cache.group,
+            cache.window,
+            eps=spec.eps,
+        )
         norm = load.vector(f"{path}.input_layernorm.weight", width)
         load.linear(p, qkv, _X, _QKV, norm=norm, eps=spec.eps, bias=spec.qkv_bias, name="qkv")
         p.attention(cache.name, _QKV, _ATTENDED, shape, angles=_ANGLES, rope_dim=spec.rope.dim, norms=norms)
@@ -168,7 +187,9 @@ def _out(path: str, spec: DecoderSpec) -> Matrix:
 
 
 def _gate_up(path: str, spec: DecoderSpec) -> Matrix:
-    return Matrix(tuple((f"{path}.mlp.{n}_proj.weight", spec.intermediate) for n in ("gate", "up")), spec.hidden)
+    return Matrix(
+        tuple((f"{path}.mlp.{n}_proj.weight", spec.intermediate) for n in ("gate", "up")), spec.hidden
+    )
 
 
 def _down(path: str, spec: DecoderSpec) -> Matrix:
@@ -268,4 +289,3 @@ class _Loader:
             scales = plain.abs().amax(1) / 127
             plain = (plain / scales.clamp_min(1e-30)[:, None]).round_().to(torch.int8)
         self._engine.pack(weight, plain, first, scales)
-

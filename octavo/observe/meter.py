@@ -113,6 +113,7 @@ class Growing:
         "generated_tokens",
         "drafts",
         "accepted",
+        "masked",
     )
 
     def __init__(self) -> None:

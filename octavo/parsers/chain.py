@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from octavo.core.request import GrammarSpec
 from octavo.parsers.events import Event, Text
-from octavo.parsers.machine import REASONING, TOOLS, Machine, OutputParser, Tool, ToolChoice
+from octavo.parsers.machine import REASONING, TOOLS, Machine, Marks, OutputParser, Tool, ToolChoice
 from octavo.parsers.splitter import Parse
 
 
@@ -66,3 +66,8 @@ def build(
     if first is not None and second is not None:
         return Chain(first, second)
     return first or second or Plain()
+
+
+def marks(reasoning: str, prompt: str) -> Marks | None:
+    """What encloses the reasoning of answers to this prompt. NotFound for a name that does not exist."""
+    return REASONING.get(reasoning)(prompt).marks

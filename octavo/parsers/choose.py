@@ -59,5 +59,11 @@ def choose(template: str) -> Names:
     return Names(_first(TOOL_WORDS, template), _first(REASONING_WORDS, template))
 
 
+def words(name: str) -> frozenset[str]:
+    """By what a format is known, its special tokens among them; empty for one this table lacks."""
+    rows = (*TOOL_WORDS, *REASONING_WORDS)
+    return frozenset(word for known, found in rows if known == name for word in found)
+
+
 def _first(table: Table, template: str) -> str | None:
     return next((name for name, words in table if all(word in template for word in words)), None)

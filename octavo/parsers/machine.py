@@ -44,6 +44,14 @@ class ToolChoice(NamedTuple):
     parallel: bool = True  # may there be more than one call?
 
 
+class Marks(NamedTuple):
+    """What encloses reasoning. `inside`: the prompt has opened it already."""
+
+    open: str
+    close: str
+    inside: bool
+
+
 class OutputParser(Protocol):
     """One answer's parser. After `close` it is spent."""
 
@@ -98,6 +106,11 @@ class Machine(ABC):
         return iter(events)
 
     def constraint(self, tools: Sequence[Tool], choice: ToolChoice) -> GrammarSpec | None:
+        return None
+
+    @property
+    def marks(self) -> Marks | None:
+        """For a reasoning format: what encloses it; None where that is no pair of tags."""
         return None
 
     @abstractmethod

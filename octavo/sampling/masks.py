@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octavo.core.messages import StepMasks
 from octavo.sampling.stage import Logits, Rows
@@ -23,4 +24,16 @@ def apply_masks(logits: Logits, rows: Rows, masks: StepMasks) -> None:
     for key, bitmap in zip(masks.rows, bitmaps, strict=True):
         if (i := place.get(key)) is not None:
             allowed = np.unpackbits(bitmap, count=vocab, bitorder="little").view(bool)
-            logits[i, ~allowed] = -np.inf
+            _keep(logits[i], allowed)
+
+
+def _keep(row: NDArray[np.float32], allowed: NDArray[np.bool_]) -> None:
+    """By lists of ids, because masks allow few tokens or nearly all: several times faster than a
+    boolean index."""
+    if 2 * np.count_nonzero(allowed) > len(row):
+        row[np.flatnonzero(~allowed)] = -np.inf
+        return
+    ids = np.flatnonzero(allowed)
+    kept = row[ids]
+    row[:] = -np.inf
+    row[ids] = kept

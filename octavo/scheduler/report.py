@@ -28,6 +28,7 @@ class Counters:
     last_step: float = 0.0
     drafts: int = 0
     accepted: int = 0
+    masked: int = 0
 
     def took(self, stats: StepStats, began: float, now: float) -> None:
         """A result was applied between those times."""

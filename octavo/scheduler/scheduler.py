@@ -114,7 +114,9 @@ class Scheduler:
     def _finish(self, r: RequestState, finish: Finish, error: str | None = None) -> None:
         """Ends a request with a Delta of its own."""
         self._leave(r, finish)
-        self._news.append(Delta(id=r.id, finish=finish, error=error, timeline=r.final_timeline()))
+        refused = finish is Finish.ERROR
+        delta = Delta(id=r.id, finish=finish, error=error, refused=refused, timeline=r.final_timeline())
+        self._news.append(delta)
 
     def _leave(self, r: RequestState, finish: Finish) -> None:
         r.finish = finish
@@ -164,6 +166,7 @@ class Scheduler:
             return None  # a plan without work only asks for acknowledgements
         self._counters.steps += bool(flight.rows)
         self._counters.overlapped += bool(flight.rows and self._flights)
+        self._counters.masked += len(flight.masked)
         self._flights.append(flight)
         plan = flight.seal(tuple(self._release), self._table)
         self._release.clear()

@@ -26,6 +26,7 @@ from octavo.core.runner import Progress
 from octavo.engine.client import CoreClient
 from octavo.front.prompt import PromptBuilder, load_text
 from octavo.front.service import Front
+from octavo.front.speech import Formats
 from octavo.observe.log import configure
 from octavo.observe.ticker import Ticker
 from octavo.server.app import build
@@ -67,6 +68,7 @@ def run(config: EngineConfig, files: ModelFiles, *, progress: Progress, announce
 async def serve(config: EngineConfig, files: ModelFiles, *, progress: Progress, announce: Announce) -> None:
     """As `run`, on a loop that runs already."""
     started = time.monotonic()
+    Formats.of(config.serve, None)  # a wrong name is told before weights are loaded
     stop = Stop()
     with stop.listening(), contextlib.closing(listen(config.serve.host, config.serve.port)) as listener:
         client = CoreClient(config, files)

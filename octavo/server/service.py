@@ -16,6 +16,7 @@ from octavo.core.events import CoreStats
 from octavo.core.facts import ModelFiles, Ready
 from octavo.front.prompt import PromptBuilder
 from octavo.front.service import Front
+from octavo.front.speech import Formats
 from octavo.observe.meter import Meter
 from octavo.observe.prometheus import Exposition
 from octavo.server.gate import Gate
@@ -53,6 +54,8 @@ class Service:
         self.client = client
         self.front = front
         self.builder = builder
+        specials = builder.tokenizer.specials if builder.tokenizer is not None else ()
+        self.formats = Formats.of(config.serve, builder.template, specials)
         self.names = config.model.served_model_name or (files.name,)
         self.root = files.name
         self.created = int(time.time())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from octavo.core.errors import UserError
 from octavo.front.forms import check_ids
+from octavo.front.tools import read_tools
+from octavo.parsers.machine import ToolChoice
 from octavo.server.body import Body, reply
+from octavo.server.openai import tools
 from octavo.server.openai.chat import layout, size_of
 from octavo.server.openai.refused import refuse_unavailable
 from octavo.server.openai.types import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
@@ -46,7 +50,11 @@ async def _ids(service: Service, body: TokenizeRequest) -> tuple[int, ...]:
         text, special = body.prompt, body.add_special_tokens is not False
         return await service.off_loop(len(text), lambda: builder.tokenize(text, add_special=special))
     messages, how = body.messages or [], layout(body)
-    return await service.off_loop(size_of(messages), lambda: builder.render(messages, how)[1])
+    if body.tools is not None:
+        shown = read_tools(tools.definitions(body.tools), ToolChoice()).shown
+        how = msgspec.structs.replace(how, tools=shown)
+    size = size_of(messages) + tools.size_of(body.tools)
+    return await service.off_loop(size, lambda: builder.render(messages, how)[1])
 
 
 def _check_model(service: Service, name: str | None) -> None:

@@ -21,9 +21,12 @@ from octavo.text.sandbox import Limits, Sandbox
 from octavo.text.tokenizer import Tokenizer
 
 MOST_MESSAGES = 4096
+MOST_CALLS = 256  # in one message
 _LONGEST = 512 << 10  # characters of a template
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_. -]{0,63}")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_LONGEST_ID = 256
+_THOUGHT = ("reasoning", "reasoning_content", "thinking")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _RESERVED = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "unk_token"}
@@ -69,6 +72,10 @@ class ChatTemplate:
     @property
     def source(self) -> str:
         return self.sources.get("default") or next(iter(self.sources.values()))
+
+    def knows(self, variable: str) -> bool:
+        """Whether the template looks at a variable of this name."""
+        return variable in self._variables
 
     def render(
         self,
@@ -218,11 +225,24 @@ def _clean(message: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where}.name is not text of at most 256 characters", field=f"{where}.name")
     row = {key: value for key, value in message.items() if value is not None}
     row["content"] = _content(message.get("content"), f"{where}.content")
-    if "reasoning_content" in row:
-        row.setdefault("reasoning", row.pop("reasoning_content"))
     if "tool_calls" in row:
         row["tool_calls"] = _tool_calls(row["tool_calls"], f"{where}.tool_calls")
-    return row
+    if not row.get("tool_calls", True):
+        del row["tool_calls"]  # some templates ask only whether there is such a list
+    if not isinstance(row.get("tool_call_id", ""), str) or len(row.get("tool_call_id", "")) > _LONGEST_ID:
+        field = f"{where}.tool_call_id"
+        raise UserError(f"{field} is not text of at most {_LONGEST_ID} characters", field=field)
+    return _with_thought(row, where)
+
+
+def _with_thought(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Earlier reasoning under each of the names that templates look for."""
+    thought = row.get("reasoning", row.get("reasoning_content"))
+    if thought is None:
+        return row
+    if not isinstance(thought, str):
+        raise UserError(f"{where}.reasoning is not text", field=f"{where}.reasoning")
+    return {**row, **dict.fromkeys(_THOUGHT, thought)}
 
 
 def _content(content: Any, where: str) -> str:
@@ -258,6 +278,9 @@ def _tool_calls(calls: Any, where: str) -> list[dict[str, Any]]:
     """Arguments as objects: templates print them with tojson."""
     if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
         raise UserError(f"{where} is not a list", field=where)
+    if len(calls) > MOST_CALLS:
+        hint = "leave the oldest out"
+        raise UserError(f"{where} has {len(calls)} calls, the limit is {MOST_CALLS}", hint=hint, field=where)
     return [_tool_call(call, f"{where}[{at}]") for at, call in enumerate(calls)]
 
 

@@ -167,7 +167,8 @@ class House:
         self,
         say: Callable[[EngineRequest], str] = parrot,
         config: EngineConfig | None = None,
-        template: bool = True,
+        template: bool | str = True,
+        context: int = CONTEXT,
     ) -> None:
         config = config or EngineConfig()
         tokenizer = make_tokenizer()
@@ -178,15 +179,16 @@ class House:
             facts=ModelFacts(
                 architecture="Tiny",
                 vocab_size=tokenizer.vocab_size,
-                max_position=CONTEXT,
+                max_position=context,
                 num_layers=1,
                 eos_token_ids=tokenizer.eos_token_ids,
             ),
-            max_model_len=CONTEXT,
+            max_model_len=context,
             dtype="float32",
             attention="none",
         )
-        text = TextSide(tokenizer, ChatTemplate(TEMPLATE, tokenizer) if template else None, Defaults({}))
+        source = template if isinstance(template, str) else TEMPLATE
+        text = TextSide(tokenizer, ChatTemplate(source, tokenizer) if template else None, Defaults({}))
         self.builder = PromptBuilder(text, ready, draw=lambda: 5)
         files = ModelFiles(name=MODEL, root="", weights=(), format="dummy", config=None, tokenizer="")
         self.service = Service(

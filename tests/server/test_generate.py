@@ -252,8 +252,9 @@ async def test_ids_end_with_the_clients_own(house):
 @pytest.mark.parametrize(
     "more",
     [
-        {"tools": []},
         {"tool_choice": "none"},
+        {"tool_choice": "auto", "parallel_tool_calls": False},
+        {"reasoning_effort": "none", "include_reasoning": False},
         {"response_format": {"type": "text"}},
         {"use_beam_search": False},
         {"best_of": 1},

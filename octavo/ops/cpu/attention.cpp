@@ -22,41 +22,61 @@ struct Query {
 
 // --- scores ----------------------------------------------------------------------------------
 
-// 16 keys of a panel times N queries [d][N] -> s, rows KEYS apart.
-template <bool PAIRS, int N>
-static void panel_scores(const uint8_t* keys, const float* q, int d, float* s) {
+// P panels of 16 keys times N queries [d][N] -> s, rows KEYS apart. Several panels at once where
+// few queries leave the multipliers waiting for each other.
+template <bool PAIRS, int N, int P>
+static void panel_scores(const uint8_t* const* panels, const float* q, int d, float* s) {
   for (int h = 0; h < 16; h += W) {
-    F acc[N];
-    for (int i = 0; i < N; i++) acc[i] = f_zero();
-    for (int j = 0; j < d; j += 2) {
-      F even, odd;
-      if (PAIRS) {
-        I pairs = i_load(keys + j * 32 + h * 4);
-        even = f_even(pairs);
-        odd = f_odd(pairs);
-      } else {
-        even = f_load(reinterpret_cast<const float*>(keys) + j * 16 + h);
-        odd = f_load(reinterpret_cast<const float*>(keys) + j * 16 + 16 + h);
-      }
+    F acc[P][N];
+    OCT_UNROLL
+    for (int p = 0; p < P; p++)
       OCT_UNROLL
-      for (int i = 0; i < N; i++) acc[i] = f_fma(odd, f_set1(q[(j + 1) * N + i]), f_fma(even, f_set1(q[j * N + i]), acc[i]));
+      for (int i = 0; i < N; i++) acc[p][i] = f_zero();
+    for (int j = 0; j < d; j += 2) {
+      OCT_UNROLL
+      for (int p = 0; p < P; p++) {
+        const uint8_t* keys = panels[p];
+        F even, odd;
+        if (PAIRS) {
+          I pairs = i_load(keys + j * 32 + h * 4);
+          even = f_even(pairs);
+          odd = f_odd(pairs);
+        } else {
+          even = f_load(reinterpret_cast<const float*>(keys) + j * 16 + h);
+          odd = f_load(reinterpret_cast<const float*>(keys) + j * 16 + 16 + h);
+        }
+        OCT_UNROLL
+        for (int i = 0; i < N; i++)
+          acc[p][i] = f_fma(odd, f_set1(q[(j + 1) * N + i]), f_fma(even, f_set1(q[j * N + i]), acc[p][i]));
+      }
     }
-    for (int i = 0; i < N; i++) f_store(s + i * KEYS + h, acc[i]);
+    OCT_UNROLL
+    for (int p = 0; p < P; p++)
+      OCT_UNROLL
+      for (int i = 0; i < N; i++) f_store(s + i * KEYS + p * 16 + h, acc[p][i]);
   }
 }
 
+template <bool PAIRS, int N>
+static void block_scores(const uint8_t* const* panels, int count, const float* q, int d, float* s) {
+  constexpr int P = W == 16 && N <= 4 ? 4 : 1;
+  int p = 0;
+  for (; p + P <= count; p += P) panel_scores<PAIRS, N, P>(panels + p, q, d, s + p * 16);
+  for (; p < count; p++) panel_scores<PAIRS, N, 1>(panels + p, q, d, s + p * 16);
+}
+
 template <bool PAIRS>
-static void scores(int n, const uint8_t* keys, const float* q, int d, float* s) {
+static void scores(int n, const uint8_t* const* panels, int count, const float* q, int d, float* s) {
   switch (n) {
-    case 1: return panel_scores<PAIRS, 1>(keys, q, d, s);
-    case 2: return panel_scores<PAIRS, 2>(keys, q, d, s);
-    case 3: return panel_scores<PAIRS, 3>(keys, q, d, s);
-    case 4: return panel_scores<PAIRS, 4>(keys, q, d, s);
-#if Q_GROUP != 4
-    case 5: return panel_scores<PAIRS, 5>(keys, q, d, s);
-    case 6: return panel_scores<PAIRS, 6>(keys, q, d, s);
-    case 7: return panel_scores<PAIRS, 7>(keys, q, d, s);
-    case 8: return panel_scores<PAIRS, 8>(keys, q, d, s);
+    case 1: return block_scores<PAIRS, 1>(panels, count, q, d, s);
+    case 2: return block_scores<PAIRS, 2>(panels, count, q, d, s);
+    case 3: return block_scores<PAIRS, 3>(panels, count, q, d, s);
+    case 4: return block_scores<PAIRS, 4>(panels, count, q, d, s);
+#if defined(__AVX2__)  // the portable level takes four queries at a time
+    case 5: return block_scores<PAIRS, 5>(panels, count, q, d, s);
+    case 6: return block_scores<PAIRS, 6>(panels, count, q, d, s);
+    case 7: return block_scores<PAIRS, 7>(panels, count, q, d, s);
+    case 8: return block_scores<PAIRS, 8>(panels, count, q, d, s);
 #endif
   }
 }
@@ -64,18 +84,20 @@ static void scores(int n, const uint8_t* keys, const float* q, int d, float* s) 
 // --- softmax ---------------------------------------------------------------------------------
 
 // s [KEYS] becomes exp(s - running maximum), 0 outside [low, high); returns the factor that
-// what was summed before is to be scaled by.
-static float soften(float* s, int count, int low, int high, float softcap, Query& q) {
+// what was summed before is to be scaled by. INSIDE: all of [0, count) is seen.
+template <bool INSIDE>
+static float soften_as(float* s, int count, int low, int high, Query& q) {
   const F none = f_set1(-INFINITY);
   F top = none;
   for (int o = 0; o < count; o += W) {
     F v = f_load(s + o);
-    if (softcap > 0.0f) v = f_mul(f_set1(softcap), f_tanh(f_div(v, f_set1(softcap))));
-    v = f_first(none, f_first(v, none, high - o), low - o);
-    f_store(s + o, v);
+    if (!INSIDE) {
+      v = f_first(none, f_first(v, none, high - o), low - o);
+      f_store(s + o, v);
+    }
     top = f_max(top, v);
   }
-  float before = q.top, now = fmaxf(before, f_hmax(top));
+  const float before = q.top, now = fmaxf(before, f_hmax(top));
   q.top = now;
   if (now == -INFINITY) {
     for (int o = 0; o < count; o += W) f_store(s + o, f_zero());
@@ -84,12 +106,14 @@ static float soften(float* s, int count, int low, int high, float softcap, Query
   F sum = f_zero();
   for (int o = 0; o < count; o += W) {
     F p = f_exp(f_sub(f_load(s + o), f_set1(now)));
-    p = f_first(f_zero(), f_first(p, f_zero(), high - o), low - o);
+    if (!INSIDE) p = f_first(f_zero(), f_first(p, f_zero(), high - o), low - o);
     f_store(s + o, p);
     sum = f_add(sum, p);
   }
   float factor = 0.0f;
-  if (before != -INFINITY) {
+  if (before == now) {
+    factor = 1.0f;
+  } else if (before != -INFINITY) {
     float lanes[W];
     f_store(lanes, f_exp(f_set1(before - now)));
     factor = lanes[0];
@@ -98,13 +122,22 @@ static float soften(float* s, int count, int low, int high, float softcap, Query
   return factor;
 }
 
+static float soften(float* s, int count, int low, int high, float softcap, Query& q) {
+  if (softcap > 0.0f)
+    for (int o = 0; o < count; o += W)
+      f_store(s + o, f_mul(f_set1(softcap), f_tanh(f_div(f_load(s + o), f_set1(softcap)))));
+  return low == 0 && high >= count ? soften_as<true>(s, count, low, high, q) : soften_as<false>(s, count, low, high, q);
+}
+
 // --- values ----------------------------------------------------------------------------------
 
 // N queries x V vectors of dimensions: out += p V over `count` positions of one page panel.
 template <bool PAIRS, int N, int V>
 static void panel_values(const uint8_t* values, const float* p, int count, int d, float* out) {
   F acc[N][V];
+  OCT_UNROLL
   for (int i = 0; i < N; i++)
+    OCT_UNROLL
     for (int v = 0; v < V; v++) acc[i][v] = f_load(out + i * d + v * W);
   int j = 0;
   for (; j + 2 <= count; j += 2) {
@@ -147,18 +180,16 @@ static void values_of(int n, const uint8_t* values, const float* p, int count, i
 
 // --- the whole -------------------------------------------------------------------------------
 
-struct Panel {
-  const uint8_t *keys, *values;
-};
-
+// Where 16 keys begin; their values follow `plane` bytes later.
 template <bool PAIRS>
-static Panel panel_at(const AttnArgs& a, int64_t position) {
+static const uint8_t* panel_at(const AttnArgs& a, int64_t position) {
   constexpr int64_t SIZE = PAIRS ? 2 : 4;
   int64_t page = a.pages[position / a.page], at = position % a.page, d = a.head_dim;
-  int64_t head = ((page * 2) * a.kv_heads + a.kv_head) * a.page * d;
-  int64_t plane = static_cast<int64_t>(a.kv_heads) * a.page * d;
-  const uint8_t* keys = a.cache + (head + at * d) * SIZE;
-  return {keys, keys + plane * SIZE};
+  return a.cache + ((page * 2 * a.kv_heads + a.kv_head) * a.page + at) * d * SIZE;
+}
+
+OCT_INLINE void fetch(const uint8_t* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
 struct Work {
@@ -183,22 +214,28 @@ static void gather(const AttnArgs& a, const Work& w) {
 OCT_INLINE int clamp_key(int64_t v) { return v < 0 ? 0 : v > KEYS ? KEYS : static_cast<int>(v); }
 
 template <bool PAIRS, int V>
-static void add_values(const AttnArgs& a, const Work& w, const Panel& panel, int first, int count) {
+static void add_values(const AttnArgs& a, const Work& w, const uint8_t* values, int first, int count) {
   const int d = a.head_dim;
   for (int c = 0; c < d; c += V * W)
     for (int i = 0; i < w.n; i += V_GROUP)
-      values_of<PAIRS, V>(w.n - i < V_GROUP ? w.n - i : V_GROUP, panel.values + c * 4,
+      values_of<PAIRS, V>(w.n - i < V_GROUP ? w.n - i : V_GROUP, values + c * 4,
                           w.s + i * KEYS + first, count, d, w.out + i * d + c);
 }
 
+// Positions [start, start + count). Pages lie anywhere, so memory is asked for ahead of use: this
+// block's values before its scores, the next block's keys before this one's values.
 template <bool PAIRS>
-static void one_block(const AttnArgs& a, const Work& w, int64_t start, int count) {
+static void one_block(const AttnArgs& a, const Work& w, int64_t start, int count, int64_t end) {
   const int d = a.head_dim, panels = (count + 15) / 16;
-  Panel panel[KEYS / 16];
-  for (int p = 0; p < panels; p++) panel[p] = panel_at<PAIRS>(a, start + p * 16);
+  const int64_t bytes = 16 * d * (PAIRS ? 2 : 4), plane = bytes / 16 * a.kv_heads * a.page;
+  const uint8_t* keys[KEYS / 16];
+  for (int p = 0; p < panels; p++) {
+    keys[p] = panel_at<PAIRS>(a, start + p * 16);
+    fetch(keys[p] + plane, bytes);
+  }
   for (int i = 0; i < w.n; i += Q_GROUP)
-    for (int p = 0; p < panels; p++)
-      scores<PAIRS>(w.n - i < Q_GROUP ? w.n - i : Q_GROUP, panel[p].keys, w.q + i * d, d, w.s + i * KEYS + p * 16);
+    scores<PAIRS>(w.n - i < Q_GROUP ? w.n - i : Q_GROUP, keys, panels, w.q + i * d, d, w.s + i * KEYS);
+  for (int64_t next = start + KEYS; next < end && next < start + 2 * KEYS; next += 16) fetch(panel_at<PAIRS>(a, next), bytes);
   for (int i = 0; i < w.n; i++) {
     Query& q = w.queries[i];
     int low = a.window > 0 ? clamp_key(q.position - a.window + 1 - start) : 0;
@@ -208,8 +245,8 @@ static void one_block(const AttnArgs& a, const Work& w, int64_t start, int count
   }
   for (int p = 0; p < panels; p++) {
     int inside = count - p * 16 < 16 ? count - p * 16 : 16;
-    if (d % (V_WIDTH * W) == 0) add_values<PAIRS, V_WIDTH>(a, w, panel[p], p * 16, inside);
-    else add_values<PAIRS, 1>(a, w, panel[p], p * 16, inside);
+    if (d % (V_WIDTH * W) == 0) add_values<PAIRS, V_WIDTH>(a, w, keys[p] + plane, p * 16, inside);
+    else add_values<PAIRS, 1>(a, w, keys[p] + plane, p * 16, inside);
   }
 }
 
@@ -235,7 +272,7 @@ static void attend_as(const AttnArgs& a) {
   int64_t end = a.positions[a.tokens - 1] + 1;
   int64_t begin = a.window > 0 && a.positions[0] >= a.window ? (a.positions[0] - a.window + 1) / KEYS * KEYS : 0;
   for (int64_t start = begin; start < end; start += KEYS)
-    one_block<PAIRS>(a, w, start, static_cast<int>(end - start < KEYS ? end - start : KEYS));
+    one_block<PAIRS>(a, w, start, static_cast<int>(end - start < KEYS ? end - start : KEYS), end);
   finish(a, w);
 }
 

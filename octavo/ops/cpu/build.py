@@ -46,7 +46,7 @@ class Level(NamedTuple):
     flags: tuple[str, ...]
     files: tuple[str, ...]
     rows: str
-    float_: str
+    pairs: str  # what gains from bfloat16 instructions
 
 
 _PORTABLE = Level("portable", (), _ALL, "portable", "portable")
@@ -70,13 +70,15 @@ def library(cache: Path, *, extra: Sequence[str] = (), jobs: int | None = None) 
     compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise BuildError(f"no C++ compiler was found (looked for {', '.join(_COMPILERS)})")
-    target = cache / f"octavo-cpu-{_key(compiler, extra)}.so"
-    if target.is_file():
-        return target
+    file = f"octavo-cpu-{_key(compiler, extra)}.so"
+    for folder in (HERE, cache):  # beside the sources where the package brought it along
+        if (folder / file).is_file():
+            return folder / file
+    target = cache / file
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as folder:
-            made = _Build(compiler, Path(folder), tuple(extra)).run(jobs or os.cpu_count() or 1)
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as work:
+            made = _Build(compiler, Path(work), tuple(extra)).run(jobs or os.cpu_count() or 1)
             os.replace(made, target)  # whoever builds at the same time gets the same file
     except OSError as error:
         raise BuildError(f"cannot write {cache}: {error.strerror}") from error
@@ -116,7 +118,7 @@ class _Build:
             running = [(level, pool.submit(self._level_object, level, file)) for level, file in todo]
             failed = {level.name: why for level, job in running if (why := job.exception()) is not None}
             broken = {
-                level.name for level in levels() if {level.name, level.rows, level.float_} & failed.keys()
+                level.name for level in levels() if {level.name, level.rows, level.pairs} & failed.keys()
             }
             if "portable" in broken:
                 raise failed["portable"]
@@ -131,7 +133,7 @@ class _Build:
     def _level_object(self, level: Level, file: str) -> Path:
         names = [
             f"-DOCT_NS=oct_{level.name}", f"-DOCT_KERNELS=kernels_{level.name}",
-            f"-DOCT_ROWS=oct_{level.rows}", f"-DOCT_FLOAT=oct_{level.float_}",
+            f"-DOCT_ROWS=oct_{level.rows}", f"-DOCT_PAIRS=oct_{level.pairs}",
         ]  # fmt: skip
         return self._compile(file, [*level.flags, *names], f"{level.name}-{file}")
 

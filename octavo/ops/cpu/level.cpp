@@ -1,20 +1,21 @@
-// One level's table of kernels. OCT_ROWS and OCT_FLOAT name the namespaces its parts come from:
+// One level's table of kernels. OCT_ROWS and OCT_PAIRS name the namespaces its parts come from:
 // a level compiles anew only what its instructions change.
 #include "level.h"
 #include "simd.h"
 
 OCT_DECLARE_ROWS(OCT_ROWS)
-OCT_DECLARE_FLOAT(OCT_FLOAT)
+OCT_DECLARE_PAIRS(OCT_PAIRS)
 
 namespace OCT_NS {
 
 #if defined(__AMX_INT8__)
-// Tiles where they give these bits: everything in bfloat16 and int8, full tiles of block formats.
+// Tiles for everything in bfloat16 and int8. Block formats get the same bits either way: tiles
+// where enough tokens pay for making panels ready.
 static void matmul(const MatArgs& a) {
   const int format = a.w->format;
-  if (format == OCT_F32) return OCT_FLOAT::matmul_float(a);
+  if (format == OCT_F32) return OCT_PAIRS::matmul_float(a);
   if (format == OCT_BF16 || format == OCT_INT8) return matmul_tiles(a);
-  const int64_t full = format == OCT_Q6_K ? 0 : a.tokens / OCT_TILE * OCT_TILE;
+  const int64_t full = format == OCT_Q6_K || a.tokens < 4 * OCT_TILE ? 0 : a.tokens / OCT_TILE * OCT_TILE;
   MatArgs part = a;
   part.tokens = full;
   if (full) matmul_tiles(part);
@@ -25,7 +26,7 @@ static void matmul(const MatArgs& a) {
 }
 #else
 static void matmul(const MatArgs& a) {
-  if (a.w->format <= OCT_BF16) OCT_FLOAT::matmul_float(a);
+  if (a.w->format <= OCT_BF16) OCT_PAIRS::matmul_float(a);
   else OCT_ROWS::matmul_codes(a);
 }
 #endif

@@ -14,7 +14,7 @@
   void attend(const AttnArgs& a);                                                                 \
   void matmul_codes(const MatArgs& a);                                                            \
   }
-#define OCT_DECLARE_FLOAT(ns)             \
+#define OCT_DECLARE_PAIRS(ns)             \
   namespace ns {                          \
   using namespace oct;                    \
   void matmul_float(const MatArgs& a);    \
@@ -26,5 +26,5 @@
   }
 
 OCT_DECLARE_ROWS(OCT_NS)
-OCT_DECLARE_FLOAT(OCT_NS)
+OCT_DECLARE_PAIRS(OCT_NS)
 OCT_DECLARE_TILES(OCT_NS)

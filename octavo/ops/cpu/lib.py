@@ -87,7 +87,6 @@ class Library:
         self.calls: Any = lib
         self.level = LEVELS[lib.oct_best_level()]
 
-
     def packed_bytes(self, format: str, n: int, k: int) -> int:
         """Bytes of a packed [n, k]. NativeError where the format cannot hold it."""
         nbytes: int = self.calls.oct_packed_bytes(FORMATS.index(format), n, k)
@@ -171,11 +170,25 @@ class PackedWeight:
     def __init__(self, library: Library, format: str, n: int, k: int, memory: Memory | None = None) -> None:
         nbytes = library.packed_bytes(format, n, k)
         self.format, self.n, self.k = format, n, k
-        self.data = (memory or Memory()).take(nbytes)
+        self.data = _aligned(nbytes) if memory is None else memory.take(nbytes)
         self.struct = WeightStruct(FORMATS.index(format), 0, n, k, self.data.data_ptr())
 
 
-_ROW_BYTES = {"F32": (1, 4), "BF16": (1, 2), "INT8": (1, 1), "Q8_0": (32, 34), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q4_K": (256, 144), "Q6_K": (256, 210)}  # fmt: skip
+def _aligned(nbytes: int) -> Tensor:
+    raw = torch.zeros(nbytes + 63, dtype=torch.uint8)
+    return raw[-raw.data_ptr() % 64 :][:nbytes]
+
+
+_ROW_BYTES = {
+    "F32": (1, 4),
+    "BF16": (1, 2),
+    "INT8": (1, 1),
+    "Q8_0": (32, 34),
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q4_K": (256, 144),
+    "Q6_K": (256, 210),
+}
 
 
 def source_bytes(format: str, k: int) -> int:

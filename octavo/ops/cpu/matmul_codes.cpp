@@ -16,6 +16,7 @@ template <class Fmt, int MT>
 static void rows_by_tokens(const uint8_t* panel, const uint8_t* codes, const uint8_t* act, int64_t nb, int h, F* out) {
   constexpr int RECORD = (OCT_BLOCK + (Fmt::SPLIT ? 12 : 8)) * MT;
   F sum[MT];
+  OCT_UNROLL
   for (int t = 0; t < MT; t++) sum[t] = f_zero();
   for (int64_t b = 0; b < nb; b++, codes += Fmt::BLOCK, act += RECORD) {
     I u[GROUPS];
@@ -41,6 +42,7 @@ static void rows_by_tokens(const uint8_t* panel, const uint8_t* codes, const uin
       if (Fmt::MINIMA) sum[t] = f_fma(m[0], f_set1(reinterpret_cast<const float*>(correction)[t]), sum[t]);
     }
   }
+  OCT_UNROLL
   for (int t = 0; t < MT; t++) out[t] = sum[t];
 }
 
@@ -71,6 +73,7 @@ static void int8_tile(const MatArgs& a, int64_t token0, int count) {
     const uint8_t* panel = a.w->data + p * shape.bytes;
     for (int h = 0; h < H; h++) {
       I acc[MT];
+      OCT_UNROLL
       for (int t = 0; t < MT; t++) acc[t] = i_set1(load32(tail + MT * 4 + t * 4));
       const uint8_t *codes = panel + shape.codes, *act = tile0;
       for (int64_t b = 0; b < nb; b++, codes += Bytes::BLOCK, act += MT * OCT_BLOCK) {

@@ -177,8 +177,9 @@ static void unpack_panel(const uint8_t* panel, const uint8_t* codes, int64_t nb,
 }
 
 template <class Fmt>
-OCT_INLINE void add_block(const uint8_t* sums, const uint8_t* scale, F d, F m, F* sum) {
+OCT_INLINE void add_block(const uint8_t* sums, const uint8_t* scale, const float* ds, const float* ms, F* sum) {
   const uint8_t* correction = scale + OCT_TILE * 4;
+  const F d = f_load(ds), m = Fmt::MINIMA ? f_load(ms) : f_zero();
   OCT_UNROLL
   for (int t = 0; t < OCT_TILE; t++) {
     I acc = i_load(sums + t * 64);
@@ -189,35 +190,42 @@ OCT_INLINE void add_block(const uint8_t* sums, const uint8_t* scale, F d, F m, F
   }
 }
 
-// 16 tokens times one panel. The tiles of block b + 1 are under way while block b is scaled.
+// Sums of block b to memory, by tiles c, x and w (plain numbers: they are part of instructions).
+#define OCT_TILE_BLOCK(c, x, w, b)                    \
+  _tile_zero(c);                                      \
+  _tile_loadd(x, act + (b) * RECORD, OCT_BLOCK);      \
+  _tile_loadd(w, r.codes + (b) * 512, 64);            \
+  _tile_dpbsud(c, x, w);                              \
+  _tile_stored(c, sums[(b) % 4], 64)
+
+// 16 tokens times one panel. What a tile stores can be read only some time later, so the tiles
+// run two blocks ahead of the scaling.
 template <class Fmt>
 static void one_tile(const MatArgs& a, const Ready& r, const uint8_t* act, int64_t row, int64_t token) {
-  constexpr int RECORD = (OCT_BLOCK + 8) * OCT_TILE;
-  alignas(64) uint8_t sums[2][1024];
+  constexpr int RECORD = (OCT_BLOCK + 8) * OCT_TILE, SCALES = OCT_BLOCK * OCT_TILE;
+  alignas(64) uint8_t sums[4][1024];
   const int64_t nb = blocks_of(a.w->k);
   F sum[OCT_TILE];
+  OCT_UNROLL
   for (int t = 0; t < OCT_TILE; t++) sum[t] = f_zero();
-  const F none = f_zero();
-  for (int64_t b = 0; b < nb; b += 2) {
-    const uint8_t *x = act + b * RECORD, *w = r.codes + b * 512;
-    bool two = b + 1 < nb;
-    _tile_zero(0);
-    _tile_loadd(4, x, OCT_BLOCK);
-    _tile_loadd(6, w, 64);
-    _tile_dpbsud(0, 4, 6);
-    _tile_stored(0, sums[0], 64);
-    if (two) {
-      _tile_zero(1);
-      _tile_loadd(5, x + RECORD, OCT_BLOCK);
-      _tile_loadd(7, w + 512, 64);
-      _tile_dpbsud(1, 5, 7);
-      _tile_stored(1, sums[1], 64);
-    }
-    add_block<Fmt>(sums[0], x + OCT_TILE * OCT_BLOCK, f_load(r.d + b * 16), Fmt::MINIMA ? f_load(r.m + b * 16) : none, sum);
-    if (two)
-      add_block<Fmt>(sums[1], x + RECORD + OCT_TILE * OCT_BLOCK, f_load(r.d + b * 16 + 16),
-                     Fmt::MINIMA ? f_load(r.m + b * 16 + 16) : none, sum);
+  OCT_TILE_BLOCK(0, 4, 6, 0);
+  if (nb > 1) {
+    OCT_TILE_BLOCK(1, 5, 7, 1);
   }
+  int64_t b = 0;
+  for (; b + 4 <= nb; b += 2) {
+    OCT_TILE_BLOCK(0, 4, 6, b + 2);
+    OCT_TILE_BLOCK(1, 5, 7, b + 3);
+    add_block<Fmt>(sums[b % 4], act + b * RECORD + SCALES, r.d + b * 16, r.m + b * 16, sum);
+    add_block<Fmt>(sums[b % 4 + 1], act + (b + 1) * RECORD + SCALES, r.d + b * 16 + 16, r.m + b * 16 + 16, sum);
+  }
+  for (; b < nb; b++) {  // at most three: two of them are in memory already
+    if (b + 2 < nb && (b + 2) % 2 == 0) {
+      OCT_TILE_BLOCK(0, 4, 6, b + 2);
+    }
+    add_block<Fmt>(sums[b % 4], act + b * RECORD + SCALES, r.d + b * 16, r.m + b * 16, sum);
+  }
+  OCT_UNROLL
   for (int t = 0; t < OCT_TILE; t++) put(a, row, token + t, sum[t]);
 }
 

@@ -28,11 +28,16 @@ class Group(Protocol):
 class Inputs(Protocol):
     """What a program reads of nn.forward.Forward."""
 
-    tokens: Tensor
-    positions: Tensor
-    row_start: Tensor
-    groups: tuple[Any, ...]
-    caches: dict[str, Tensor]
+    @property
+    def tokens(self) -> Tensor: ...
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def row_start(self) -> Tensor: ...
+    @property
+    def groups(self) -> Sequence[Group]: ...
+    @property
+    def caches(self) -> dict[str, Tensor]: ...
 
 
 class Heads(NamedTuple):
@@ -96,7 +101,9 @@ class Program:
         name: str = "linear",
     ) -> None:
         """dst[:, column:] = (that +) prologue(src) W^T + bias. Gates read (gate, up) side by side."""
-        op = OpStruct(code=lib.LINEAR, prologue=prologue, add=int(add), input=src, output=dst, eps=eps, column=column)
+        op = OpStruct(
+            code=lib.LINEAR, prologue=prologue, add=int(add), input=src, output=dst, eps=eps, column=column
+        )
         op.norm, op.bias = self._at(norm), self._at(bias)
         self._add(name, op, weight)
 

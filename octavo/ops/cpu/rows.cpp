@@ -83,10 +83,25 @@ OCT_INLINE int32_t code_zero(int format) {
   }
 }
 
-OCT_INLINE float largest(const float* x, int n) {
-  F m = f_zero();
-  for (int i = 0; i < n; i += W) m = f_max(m, f_abs(f_load(x + i)));
-  return f_hmax(m);
+// The largest magnitude. Compared as integers, in whose order what is not a number is greatest,
+// so that it is never lost.
+OCT_INLINE float largest(const float* x, int64_t n) {
+  I m = i_set1(0);
+  for (int64_t i = 0; i < n; i += W) m = i_max(m, i_as(f_abs(f_load(x + i))));
+  int32_t bits = i_hmax(m);
+  float top;
+  memcpy(&top, &bits, 4);
+  return top;
+}
+
+// One scale for `top`, and what to multiply with before rounding. Values too small to invert
+// become zero; a number that is none makes the scale none, so that the caller sees it.
+struct Scale {
+  float scale, inverse;
+};
+OCT_INLINE Scale scale_for(float top) {
+  if (!(top < 3e38f)) return {NAN, 0.0f};
+  return top > 1e-30f ? Scale{top / 127.0f, 127.0f / top} : Scale{0.0f, 0.0f};
 }
 
 // 32 floats -> 32 signed bytes and the sums of both halves.
@@ -102,20 +117,13 @@ OCT_INLINE void round_block(const float* x, float inverse, int8_t* q, int32_t* l
 }
 
 OCT_INLINE void block_record(int format, const float* x, uint8_t* record, int slots, int slot) {
-  float top = largest(x, OCT_BLOCK);
-  // Not finite, or so small that its inverse is not: zero scale, so that nothing spreads.
-  bool usable = top > 1e-30f && top < 3e38f;
-  float scale = usable ? top / 127.0f : 0.0f;
+  const Scale s = scale_for(largest(x, OCT_BLOCK));
+  const float scale = s.scale, none[OCT_BLOCK] = {0};
   int32_t low, high;
   int8_t q[OCT_BLOCK];
-  round_block(x, usable ? 127.0f / top : 0.0f, q, &low, &high);
-  if (!usable) {
-    memset(q, 0, sizeof q);
-    low = high = 0;
-  }
+  round_block(scale == scale ? x : none, s.inverse, q, &low, &high);
   memcpy(record + slot * OCT_BLOCK, q, OCT_BLOCK);
   uint8_t* tail = record + slots * OCT_BLOCK;
-  if (top != top || top >= 3e38f) scale = NAN;  // the caller shall see that its numbers are gone
   memcpy(tail + slot * 4, &scale, 4);
   tail += slots * 4;
   if (format == OCT_Q4_1 || format == OCT_Q4_K) {
@@ -133,25 +141,22 @@ OCT_INLINE void block_record(int format, const float* x, uint8_t* record, int sl
 
 // One scale for the whole token; the sum of its codes for the offset of the weights.
 OCT_INLINE void token_record(const float* x, int64_t k, uint8_t* tile, int slots, int slot) {
-  float top = 0.0f;
-  int64_t nb = blocks_of(k), whole = k / OCT_BLOCK;
-  float last[OCT_BLOCK] = {0};
+  const int64_t nb = blocks_of(k), whole = k / OCT_BLOCK;
+  float last[OCT_BLOCK] = {0}, none[OCT_BLOCK] = {0};
   memcpy(last, x + whole * OCT_BLOCK, sizeof(float) * (k - whole * OCT_BLOCK));
-  F m = f_zero();
-  for (int64_t i = 0; i < whole * OCT_BLOCK; i += W) m = f_max(m, f_abs(f_load(x + i)));
-  top = fmaxf(f_hmax(m), largest(last, OCT_BLOCK));
-  bool usable = top > 1e-30f && top < 3e38f;
+  const float main = largest(x, whole * OCT_BLOCK), rest = largest(last, OCT_BLOCK);
+  const Scale s = scale_for(main >= rest || main != main ? main : rest);
   int32_t total = 0;
   for (int64_t b = 0; b < nb; b++) {
     int32_t low, high;
     int8_t q[OCT_BLOCK];
-    round_block(b < whole ? x + b * OCT_BLOCK : last, usable ? 127.0f / top : 0.0f, q, &low, &high);
+    const float* from = s.scale != s.scale ? none : b < whole ? x + b * OCT_BLOCK : last;
+    round_block(from, s.inverse, q, &low, &high);
     memcpy(tile + (b * slots + slot) * OCT_BLOCK, q, OCT_BLOCK);
     total += low + high;
   }
-  float scale = usable ? top / 127.0f : top < 1.0f ? 0.0f : NAN;
   uint8_t* tail = tile + nb * slots * OCT_BLOCK;
-  memcpy(tail + slot * 4, &scale, 4);
+  memcpy(tail + slot * 4, &s.scale, 4);
   total *= -code_zero(OCT_INT8);
   memcpy(tail + slots * 4 + slot * 4, &total, 4);
 }
@@ -199,9 +204,15 @@ void store_kv(const StoreArgs& a) {
   }
   uint16_t* cache = reinterpret_cast<uint16_t*>(a.cache);
   uint16_t* value = cache + key0 + plane + at / 2 * 2 * d + at % 2;
-  for (int64_t i = 0; i < d; i++) {
-    cache[group + (i / 2 * 16 + lane) * 2 + i % 2] = float_to_bf16(a.k[i]);
-    value[i * 2] = float_to_bf16(a.v[i]);
+  uint8_t* key = reinterpret_cast<uint8_t*>(cache + group) + lane * 4;
+  for (int64_t i = 0; i < d; i += 16) {
+    uint16_t k[16], v[16];
+    for (int j = 0; j < 16; j += W) {
+      bf16_store(k + j, f_load(a.k + i + j));
+      bf16_store(v + j, f_load(a.v + i + j));
+    }
+    for (int j = 0; j < 16; j += 2) memcpy(key + (i + j) * 32, k + j, 4);
+    for (int j = 0; j < 16; j++) value[(i + j) * 2] = v[j];
   }
 }
 

@@ -94,6 +94,8 @@ OCT_INLINE void i_store(void* p, I v) { _mm512_storeu_si512(p, v); }
 OCT_INLINE I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
 OCT_INLINE I i_and(I a, I b) { return _mm512_and_si512(a, b); }
 OCT_INLINE I i_or(I a, I b) { return _mm512_or_si512(a, b); }
+OCT_INLINE I i_max(I a, I b) { return _mm512_max_epi32(a, b); }
+OCT_INLINE int32_t i_hmax(I a) { return _mm512_reduce_max_epi32(a); }
 template <int N> OCT_INLINE I i_shr(I a) { return _mm512_srli_epi32(a, N); }
 template <int N> OCT_INLINE I i_shl(I a) { return _mm512_slli_epi32(a, N); }
 OCT_INLINE F f_from_half(const void* p) {
@@ -166,6 +168,12 @@ OCT_INLINE void i_store(void* p, I v) { _mm256_storeu_si256(static_cast<__m256i*
 OCT_INLINE I i_add(I a, I b) { return _mm256_add_epi32(a, b); }
 OCT_INLINE I i_and(I a, I b) { return _mm256_and_si256(a, b); }
 OCT_INLINE I i_or(I a, I b) { return _mm256_or_si256(a, b); }
+OCT_INLINE I i_max(I a, I b) { return _mm256_max_epi32(a, b); }
+OCT_INLINE int32_t i_hmax(I a) {
+  __m128i s = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
 template <int N> OCT_INLINE I i_shr(I a) { return _mm256_srli_epi32(a, N); }
 template <int N> OCT_INLINE I i_shl(I a) { return _mm256_slli_epi32(a, N); }
 OCT_INLINE F f_from_half(const void* p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
@@ -259,6 +267,12 @@ OCT_INLINE void i_store(void* p, I v) { memcpy(p, &v, 16); }
 OCT_INLINE I i_add(I a, I b) { return (I)((U)a + (U)b); }
 OCT_INLINE I i_and(I a, I b) { return a & b; }
 OCT_INLINE I i_or(I a, I b) { return a | b; }
+OCT_INLINE I i_max(I a, I b) { return a > b ? a : b; }
+OCT_INLINE int32_t i_hmax(I a) {
+  int32_t s = a[0];
+  for (int i = 1; i < 4; i++) s = a[i] > s ? a[i] : s;
+  return s;
+}
 template <int N> OCT_INLINE I i_shr(I a) { return (I)((U)a >> N); }
 template <int N> OCT_INLINE I i_shl(I a) { return (I)((U)a << N); }
 OCT_INLINE F f_from_half(const void* p) {

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from octavo.parsers.events import Text, Thought
-from octavo.parsers.machine import REASONING, Machine
+from octavo.parsers.machine import REASONING, Machine, Marks
 from octavo.parsers.splitter import SPACES, Parse
 
 
@@ -29,6 +29,10 @@ class Think(Machine):
         super().__init__()
         inside = None if prompt is None else prompt.rstrip(SPACES).endswith(self.open)
         self.inside = self.begins_inside if inside is None else inside
+
+    @property
+    def marks(self) -> Marks | None:
+        return Marks(self.open, self.close_tag, self.inside)
 
     def parse(self) -> Parse[None]:
         s = self.source

@@ -97,8 +97,9 @@ class _Events(Generic[Choice]):
         try:
             async with contextlib.aclosing(self._job.pieces()) as pieces:
                 async for piece in pieces:
+                    choices = self._writer.choices(piece)
                     usage = self._usage(piece)
-                    for choice in self._writer.choices(piece):
+                    for choice in choices:
                         yield event(self._encode(self._writer.chunk([choice], usage)))
             if self._rule.at_end:
                 yield event(self._encode(self._writer.chunk([], self._job.usage())))

@@ -6,14 +6,18 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from octavo.core.errors import UserError
+from octavo.front import speech
 from octavo.front.answer import Chunk
 from octavo.front.prompt import ChatOptions
+from octavo.front.speech import Plan, Said, Voice
+from octavo.front.tools import ToolUse
 from octavo.server.body import Body
-from octavo.server.openai import build, constraint
+from octavo.server.openai import build, constraint, tools
 from octavo.server.openai.answer import Head, MaybeUsage, UsageRule, respond
 from octavo.server.openai.fold import fold_chat
 from octavo.server.openai.job import Job, Piece
@@ -30,6 +34,7 @@ from octavo.server.openai.types import (
 from octavo.server.service import Service
 
 _BODY = Body(ChatRequest)
+_HEAVY = 1 << 16  # about as much work as so many characters
 
 
 async def create(service: Service, request: Request) -> Response:
@@ -38,27 +43,45 @@ async def create(service: Service, request: Request) -> Response:
     model = build.admit(service, body)
     rule = UsageRule.of(body, service.config.serve.enable_force_include_usage)
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    use = tools.use_of(body)
+    plan = speech.plan(service.formats, use)
     with build.renaming(_names(body)):
         params = build.sampling(service, body, _alternatives(body), most)
-    how = layout(body)
+    constrained = tools.constrain(params, plan, use)
+    if body.skip_special_tokens is None and service.formats.special and not plan.plain:
+        params.skip_special_tokens = False
+    how = msgspec.structs.replace(
+        layout(body),
+        tools=_shown(service, use),
+        variables=tools.variables(body, service.builder.template),
+        reasoning=plan.reasoning,
+    )
     head = build.head(service, request, body, "chatcmpl", model)
     ticket = service.gate.take(build.check_rows(service, 1, params.n))
     try:
         options = build.options(request, body, head.id, strict=most is not None)
         work = functools.partial(service.builder.build_chat, body.messages, params, how, options)
-        with build.renaming(_names(body)):
-            prepared = await service.off_loop(size_of(body.messages) + constraint.weight(params), work)
+        size = size_of(body.messages) + tools.size_of(body.tools) + constraint.weight(params)
+        with build.renaming(_names(body, constrained)):
+            prepared = await service.off_loop(size, work)
         job = Job(service, [prepared], ticket, started)
-        return await respond(service, request, body, job, ChatWriter(service, body, head, job), rule)
+        writer = ChatWriter(service, body, head, job, plan, use)
+        return await respond(service, request, body, job, writer, rule)
     except BaseException:
         ticket.release()
         raise
 
 
-def _names(body: ChatRequest) -> dict[str, str]:
+def _names(body: ChatRequest, constrained: bool = False) -> dict[str, str]:
     """What parameters are called on this route."""
-    names = {"logprobs": "top_logprobs", **constraint.names(body)}
+    names = {"logprobs": "top_logprobs", **tools.names(body, constrained)}
     return names if body.max_completion_tokens is None else {**names, "max_tokens": "max_completion_tokens"}
+
+
+def _shown(service: Service, use: ToolUse) -> Sequence[Mapping[str, Any]] | None:
+    """The tools the model is told of."""
+    hidden = use.choice.mode == "none" and service.config.serve.exclude_tools_when_tool_choice_none
+    return None if hidden else use.shown or None
 
 
 def layout(body: ChatRequest | TokenizeRequest) -> ChatOptions:
@@ -77,7 +100,8 @@ def size_of(messages: Sequence[Mapping[str, Any]]) -> int:
     """About as many characters as have to be rendered; content may be text, parts or nothing."""
     contents = [message.get("content") for message in messages]
     texts = [one if isinstance(one, list) else [one] for one in contents]
-    return sum(_length(part) + 16 for parts in texts for part in parts)
+    called = sum(_HEAVY for message in messages if message.get("tool_calls"))
+    return called + sum(_length(part) + 16 for parts in texts for part in parts)
 
 
 def _length(part: Any) -> int:
@@ -95,7 +119,9 @@ def _alternatives(body: ChatRequest) -> int | None:
 
 
 class ChatWriter:
-    def __init__(self, service: Service, body: ChatRequest, head: Head, job: Job) -> None:
+    def __init__(
+        self, service: Service, body: ChatRequest, head: Head, job: Job, plan: Plan, use: ToolUse
+    ) -> None:
         self._body = body
         self._head = head
         self._job = job
@@ -105,19 +131,23 @@ class ChatWriter:
         last = str(body.messages[-1].get("role", ""))
         self._role = last if body.continue_final_message else service.config.serve.response_role
         self._echo = _text(body.messages[-1]) if body.echo and last == self._role else ""
+        self._plan = plan
+        self._voice = functools.partial(speech.voice, plan, use, job.prepared[0].prompt)
+        self._voices: dict[int, Voice] = {}
         self._began: set[int] = set()
 
     def choices(self, piece: Piece) -> list[ChatChunkChoice]:
         """The first chunk of each choice carries only the role."""
         chunk, out = piece.chunk, []
-        if not self._worth_telling(chunk):
+        said = self._heard(piece)
+        if not self._worth_telling(chunk, said):
             return []
         if chunk.index not in self._began:
             self._began.add(chunk.index)
             out.append(ChatChunkChoice(chunk.index, ChatDelta(role=self._role, content=""), None, None))
             if self._echo:
                 out.append(ChatChunkChoice(chunk.index, ChatDelta(content=self._echo), None, None))
-        out.append(self._content(chunk))
+        out.append(self._content(chunk, said))
         return out
 
     def chunk(self, choices: list[ChatChunkChoice], usage: MaybeUsage) -> ChatChunk:
@@ -146,13 +176,24 @@ class ChatWriter:
             reply.prompt_text = prepared.prompt
         return reply
 
-    def _worth_telling(self, chunk: Chunk) -> bool:
-        wanted = bool(chunk.token_ids) and (self._body.return_token_ids or self._body.logprobs)
-        return bool(chunk.text or chunk.finish_reason or wanted)
+    def _heard(self, piece: Piece) -> Said:
+        """Fed in order, each chunk once."""
+        row = piece.chunk.index
+        if row not in self._voices:
+            self._voices[row] = self._voice()
+        said = self._voices[row].feed(piece.chunk)
+        if self._plan.reasoning is not None:
+            thoughts = self._voices[row].thought_tokens(piece.chunk)
+            self._job.count_thoughts(piece.prompt, row, thoughts)
+        return said if self._body.include_reasoning is not False else said._replace(thought="")
 
-    def _content(self, chunk: Chunk) -> ChatChunkChoice:
-        delta = ChatDelta(content=chunk.text) if chunk.text or not chunk.finish_reason else ChatDelta()
-        choice = ChatChunkChoice(chunk.index, delta, None, chunk.finish_reason)
+    def _worth_telling(self, chunk: Chunk, said: Said) -> bool:
+        wanted = bool(chunk.token_ids) and (self._body.return_token_ids or self._body.logprobs)
+        return bool(not said.empty or wanted)
+
+    def _content(self, chunk: Chunk, said: Said) -> ChatChunkChoice:
+        blank = self._plan.plain and not chunk.finish_reason
+        choice = ChatChunkChoice(chunk.index, tools.delta(said, blank), None, said.finish)
         if self._body.logprobs:
             most = self._body.top_logprobs or 0
             choice.logprobs = chat_logprobs(chunk.logprobs or (), most, self._names)

@@ -8,6 +8,7 @@ from typing import TypeVar
 from msgspec import UNSET, UnsetType
 
 from octavo.server.openai.logprobs import joined
+from octavo.server.openai.tools import fold_calls
 from octavo.server.openai.types import (
     ChatChoice,
     ChatChunkChoice,
@@ -31,11 +32,20 @@ def fold_completion(parts: Iterable[CompletionChunkChoice]) -> list[CompletionCh
 def _chat(index: int, parts: list[ChatChunkChoice]) -> ChatChoice:
     roles = [part.delta.role for part in parts if part.delta.role is not UNSET]
     text = "".join(part.delta.content for part in parts if isinstance(part.delta.content, str))
+    thought = "".join(part.delta.reasoning for part in parts if isinstance(part.delta.reasoning, str))
+    calls = fold_calls(
+        one for part in parts if isinstance(part.delta.tool_calls, list) for one in part.delta.tool_calls
+    )
     scored = [part.logprobs for part in parts if part.logprobs is not None]
     content = [token for one in scored for token in one.content or ()]
     return ChatChoice(
         index=index,
-        message=ReplyMessage(role=str(roles[0]) if roles else "assistant", content=text),
+        message=ReplyMessage(
+            role=str(roles[0]) if roles else "assistant",
+            content=text if text or not (calls or thought) else None,
+            tool_calls=calls,
+            reasoning=thought or None,
+        ),
         logprobs=ChatLogprobs(content) if scored else None,
         finish_reason=parts[-1].finish_reason,
         stop_reason=_set(parts[-1].stop_reason),

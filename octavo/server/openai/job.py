@@ -12,14 +12,15 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
-from octavo.core.errors import Fault
+from octavo.core.errors import Fault, UserError
 from octavo.front.answer import Chunk
 from octavo.front.outputs import Logprob
 from octavo.front.prepared import Prepared
 from octavo.observe.meter import RequestMeter
 from octavo.server.gate import Ticket
-from octavo.server.openai.types import PromptTokensDetails, Usage
+from octavo.server.openai.types import CompletionTokensDetails, PromptTokensDetails, Usage
 from octavo.server.service import Service
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Job:
         self._tokens: dict[tuple[int, int], int] = {
             (at, row): 0 for at, one in enumerate(self.prepared) for row in range(len(one.requests))
         }
+        self._thoughts: dict[tuple[int, int], int] | None = None
         self._open = set(self._tokens)
         if service.config.observe.enable_log_requests:
             for one in self.prepared:
@@ -55,10 +57,16 @@ class Job:
     def close(self) -> None:
         self._ticket.release()
 
+    def count_thoughts(self, prompt: int, row: int, tokens: int) -> None:
+        """Tokens of reasoning; usage tells of them once somebody has counted."""
+        if self._thoughts is None:
+            self._thoughts = dict.fromkeys(self._tokens, 0)
+        self._thoughts[prompt, row] += tokens
+
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """News of all rows, in the order it comes. Closing it stops what still runs.
 
-        Raises what ended the work: EngineDead, or Fault when a row ended with an error.
+        Raises what ended the work: EngineDead, or UserError or Fault when a row ended with an error.
         """
         reason = "error"
         try:
@@ -77,17 +85,20 @@ class Job:
     def usage(self) -> Usage:
         """Of the whole request."""
         prompt = sum(len(one.token_ids) for one in self.prepared)
-        return self._usage(prompt, sum(self._tokens.values()), sum(self._cached))
+        thoughts = None if self._thoughts is None else sum(self._thoughts.values())
+        return self._usage(prompt, sum(self._tokens.values()), sum(self._cached), thoughts)
 
     def usage_of(self, prompt: int, row: int) -> Usage:
         """Of one choice so far."""
         tokens = len(self.prepared[prompt].token_ids)
-        return self._usage(tokens, self._tokens[prompt, row], self._cached[prompt])
+        thoughts = None if self._thoughts is None else self._thoughts[prompt, row]
+        return self._usage(tokens, self._tokens[prompt, row], self._cached[prompt], thoughts)
 
-    def _usage(self, prompt: int, completion: int, cached: int) -> Usage:
+    def _usage(self, prompt: int, completion: int, cached: int, thoughts: int | None) -> Usage:
         shown = self._service.config.serve.enable_prompt_tokens_details
         details = PromptTokensDetails(cached) if shown else None
-        return Usage(prompt, prompt + completion, completion, details)
+        thought = UNSET if thoughts is None else CompletionTokensDetails(thoughts)
+        return Usage(prompt, prompt + completion, completion, details, thought)
 
     def _count(self, piece: Piece) -> None:
         at, chunk = piece
@@ -103,7 +114,8 @@ class Job:
             self._open.discard((at, row))
             meter.finish(row, chunk.finish_reason, chunk.timeline)
         if chunk.finish_reason == "error":
-            raise Fault(chunk.error or "the request failed in the engine")
+            why = chunk.error or "the request failed in the engine"
+            raise UserError(why) if chunk.refused else Fault(why)
 
     async def _merged(self) -> AsyncGenerator[Piece, None]:
         streams = [self._service.front.generate(one) for one in self.prepared]

@@ -121,6 +121,32 @@ class CompletionRequest(GenerateRequest, kw_only=True):
     prompt_embeds: Any = None
 
 
+class FunctionDefinition(msgspec.Struct, frozen=True):
+    """`parameters` is the JSON schema of an object. `strict` enforces it, also where the model
+    chooses by itself; a call that was required always fits."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(msgspec.Struct, frozen=True):
+    function: FunctionDefinition
+    type: Literal["function"] = "function"
+
+
+class FunctionName(msgspec.Struct, frozen=True):
+    name: str
+
+
+class NamedTool(msgspec.Struct, frozen=True):
+    """The tool that must be called."""
+
+    function: FunctionName
+    type: Literal["function"] = "function"
+
+
 _MESSAGE = {
     "items": {
         "type": "object",
@@ -142,6 +168,24 @@ _MESSAGE = {
                 ]
             },
             "name": {"type": ["string", "null"]},
+            "reasoning": {"type": ["string", "null"]},
+            "tool_call_id": {"type": ["string", "null"]},
+            "tool_calls": {
+                "type": ["array", "null"],
+                "items": {
+                    "type": "object",
+                    "required": ["function"],
+                    "properties": {
+                        "id": {"type": "string"},
+                        "type": {"const": "function"},
+                        "function": {
+                            "type": "object",
+                            "required": ["name"],
+                            "properties": {"name": {"type": "string"}, "arguments": {"type": "string"}},
+                        },
+                    },
+                },
+            },
         },
     }
 }
@@ -158,16 +202,17 @@ class ChatRequest(GenerateRequest, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     return_prompt_text: bool | None = None
-    tools: Any = None
-    tool_choice: Any = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    include_reasoning: bool | None = None
     functions: Any = None
     function_call: Any = None
     modalities: Any = None
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
-    reasoning_effort: Any = None
     verbosity: Any = None
     documents: Any = None
     chat_template: Any = None
@@ -185,7 +230,7 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     return_token_strs: bool | None = None
-    tools: Any = None
+    tools: list[FunctionTool] | None = None
     chat_template: Any = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -204,11 +249,16 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
     cached_tokens: int
 
 
+class CompletionTokensDetails(msgspec.Struct, frozen=True):
+    reasoning_tokens: int
+
+
 class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     total_tokens: int
     completion_tokens: int
     prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | UnsetType = UNSET
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
@@ -245,6 +295,33 @@ class PromptLogprob(msgspec.Struct, frozen=True):
 PromptLogprobs = list[dict[str, PromptLogprob] | None]
 
 
+class FunctionCall(msgspec.Struct, frozen=True):
+    """`arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class FunctionCallDelta(msgspec.Struct, frozen=True):
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """`id`, `type` and the name come with the first piece of a call; arguments are appended."""
+
+    index: int
+    function: FunctionCallDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
 class ReplyMessage(msgspec.Struct):
     role: str
     content: str | None
@@ -252,7 +329,7 @@ class ReplyMessage(msgspec.Struct):
     annotations: None = None
     audio: None = None
     function_call: None = None
-    tool_calls: list[Any] = []
+    tool_calls: list[ToolCall] = []
     reasoning: str | None = None
 
 
@@ -282,6 +359,8 @@ class ChatReply(msgspec.Struct):
 class ChatDelta(msgspec.Struct, omit_defaults=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 
 class ChatChunkChoice(msgspec.Struct):

@@ -216,3 +216,23 @@ def test_masks_of_one_row_leave_seeded_neighbours_alone():
     got, free = run(admissions, logits, None, masks), run(admissions, logits)
     assert got[2] in (1, 2)
     assert np.delete(got, 2).tolist() == np.delete(free, 2).tolist()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_mask_excludes_exactly_what_it_says(share):
+    admissions = [admission(i, PROMPT, len(PROMPT), temperature=0.0) for i in range(3)]
+    allowed = np.random.default_rng(7).random((3, VOCAB)) < share
+    allowed[:, 1] = True
+    logits = logits_of(3, VOCAB)
+    words = -(-VOCAB // 32)
+    bits = b"".join(np.packbits(row, bitorder="little").tobytes().ljust(words * 4, b"\0") for row in allowed)
+    got = run(admissions, logits, None, StepMasks(plan_id=0, rows=((0, 0), (1, 0), (2, 0)), bits=bits))
+    assert got.tolist() == sample.greedy(np.where(allowed, logits, -np.inf)).tolist()
+
+
+def test_a_grammar_at_its_end_beats_min_tokens():
+    admissions = [admission(0, PROMPT, len(PROMPT), min_tokens=5, eos=(9,), temperature=0.0)]
+    words = -(-VOCAB // 32)
+    masks = StepMasks(plan_id=0, rows=((0, 0),), bits=(1 << 9).to_bytes(words * 4, "little"))
+    assert run(admissions, logits_of(1, VOCAB), None, masks).tolist() == [9]
+    assert run(admissions, logits_of(1, VOCAB), None, None).tolist() != [9]

@@ -155,14 +155,6 @@ def test_process_loop(core):
     assert set(box.waits) == {0.0, 5.0}  # busy: never waits
 
 
-def test_a_core_rests_once_after_work(core):
-    rested: list[int] = []
-    box = Box([], [Add((request("a"),))], [], [], [], [Add((request("b"),))], [])
-    run(core, box, rest=lambda: rested.append(len(box.waits)))
-    idle = [n for n, wait in enumerate(box.waits, 1) if wait]
-    assert rested == [idle[0], idle[2], idle[6]]  # not again while nothing happens
-
-
 def test_failures_are_typed():
     letter = failure(Fault("broken", hint="mend it", field="f"))
     assert (letter.kind, letter.message, letter.hint, letter.field) == ("Fault", "broken", "mend it", "f")

@@ -91,7 +91,6 @@ def test_good_values_are_brought_to_one_form(field, value, kept):
 
 
 UNSUPPORTED = [
-    ("structured_outputs", {"json": {}}, "grammar"),
     ("logprob_token_ids", [1], "logprobs"),
     ("flat_logprobs", True, "mapping"),
     ("extra_args", {"x": 1}, "processors"),

@@ -1,0 +1,136 @@
+"""Paged attention against the reference op, and bits that do not depend on cuts or company."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from octavo.ops.cpu.lib import Engine
+from octavo.ops.cpu.program import Heads, Program
+
+PAGES = 64
+
+
+@dataclass
+class Group:
+    lengths: Tensor
+    tables: Tensor
+
+
+@dataclass
+class Step:
+    tokens: Tensor
+    positions: Tensor
+    row_start: Tensor
+    groups: tuple[Group, ...]
+    caches: dict[str, Tensor] = field(default_factory=dict)
+
+
+def step(rows: list[tuple[int, int, Tensor]], caches: dict[str, Tensor]) -> Step:
+    """rows: (first position, count, pages)."""
+    starts, positions = [0], []
+    tables = torch.zeros(len(rows), max(len(p) for _, _, p in rows), dtype=torch.int32)
+    for i, (start, count, pages) in enumerate(rows):
+        starts.append(starts[-1] + count)
+        positions += range(start, start + count)
+        tables[i, : len(pages)] = pages
+    lengths = torch.tensor([s + c for s, c, _ in rows], dtype=torch.int32)
+    return Step(
+        torch.zeros(starts[-1], dtype=torch.int64), torch.tensor(positions),
+        torch.tensor(starts, dtype=torch.int32), (Group(lengths, tables),), caches,
+    )  # fmt: skip
+
+
+def cache_of(s: Heads) -> dict[str, Tensor]:
+    """Full of what must never be looked at."""
+    return {"layer": torch.full((PAGES, 2, s.kv_heads, s.page, s.head_dim), float("nan"), dtype=s.cache)}
+
+
+def program(engine: Engine, s: Heads) -> Program:
+    p = Program(engine, ((s.heads + 2 * s.kv_heads) * s.head_dim, s.heads * s.head_dim))
+    p.attention("layer", 0, 1, s)
+    return p
+
+
+def attend(p: Program, s: Heads, qkv: Tensor, f: Step) -> Tensor:
+    out = torch.empty(len(qkv), s.heads * s.head_dim)
+    p.run(len(qkv), {0: qkv.clone(), 1: out}, f)
+    return out
+
+
+def reference(s: Heads, qkv: Tensor) -> Tensor:
+    """All positions of one row at once, in float64 over keys and values as the cache holds them."""
+    n = len(qkv)
+    q, k, v = qkv.view(n, -1, s.head_dim).split([s.heads, s.kv_heads, s.kv_heads], 1)
+    k, v = (t.to(s.cache).double().repeat_interleave(s.heads // s.kv_heads, 1) for t in (k, v))
+    scores = torch.einsum("qhd,khd->hqk", q.double() * s.scale, k)
+    if s.softcap:
+        scores = s.softcap * torch.tanh(scores / s.softcap)
+    distance = torch.arange(n)[:, None] - torch.arange(n)
+    hidden = (distance < 0) | (distance >= s.window) if s.window else distance < 0
+    weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+    return torch.einsum("hqk,khd->qhd", weights, v).flatten(1).float()
+
+
+GRID = [
+    Heads(9, 3, 64, 16, torch.bfloat16, 64**-0.5),
+    Heads(9, 3, 64, 16, torch.float32, 64**-0.5),
+    Heads(4, 4, 16, 32, torch.bfloat16, 0.3),
+    Heads(8, 1, 80, 48, torch.float32, 0.1, window=33),
+    Heads(6, 2, 128, 16, torch.bfloat16, 0.1, window=100, softcap=5.0),
+    Heads(32, 2, 32, 64, torch.bfloat16, 0.2),
+    Heads(48, 1, 48, 16, torch.float32, 0.2, softcap=30.0),
+]
+
+
+def data(s: Heads, n: int) -> Tensor:
+    return torch.randn(n, (s.heads + 2 * s.kv_heads) * s.head_dim, generator=torch.Generator().manual_seed(n))
+
+
+@pytest.mark.parametrize("s", GRID)
+def test_equals_reference(engine: Engine, s: Heads) -> None:
+    p = program(engine, s)
+    for n in (1, 17, 64, 150):
+        pages = torch.randperm(PAGES, generator=torch.Generator().manual_seed(n))[: -(-n // s.page)].int()
+        qkv = data(s, n)
+        got = attend(p, s, qkv, step([(0, n, pages)], cache_of(s)))
+        torch.testing.assert_close(got, reference(s, qkv), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("s", GRID[:6])
+@pytest.mark.parametrize("cut", [1, 7, 16, 96])
+def test_bits_do_not_depend_on_the_cut(engine: Engine, s: Heads, cut: int) -> None:
+    p, n = program(engine, s), 130
+    pages = torch.randperm(PAGES, generator=torch.Generator().manual_seed(5))[: -(-n // s.page)].int()
+    qkv = data(s, n)
+    whole = attend(p, s, qkv, step([(0, n, pages)], cache_of(s)))
+    caches = cache_of(s)
+    parts = []
+    for start in range(0, n, cut):
+        count = min(cut, n - start)
+        parts.append(attend(p, s, qkv[start : start + count], step([(start, count, pages)], caches)))
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_bits_do_not_depend_on_company(engine: Engine) -> None:
+    s, n = GRID[0], 40
+    p, pages = program(engine, s), torch.arange(1, 4).int()
+    qkv = data(s, n)
+    alone = attend(p, s, qkv, step([(0, n, pages)], cache_of(s)))
+    caches = cache_of(s)
+    others = [(0, 1 + i % 3, torch.tensor([10 + i], dtype=torch.int32)) for i in range(31)]
+    rows = [*others[:15], (0, n, pages), *others[15:]]
+    before, after = sum(c for _, c, _ in others[:15]), sum(c for _, c, _ in others[15:])
+    mixed = torch.cat((data(s, before), qkv, data(s, after)))
+    assert torch.equal(attend(p, s, mixed, step(rows, caches))[before : before + n], alone)
+    # and as one of 32 rows with a token each
+    nxt = data(s, 32)
+    caches["layer"].nan_to_num_(0.0)
+    single = step([(n, 1, pages)], {"layer": caches["layer"].clone()})
+    lone = attend(p, s, nxt[5:6], single)
+    rows = [(3, 1, torch.tensor([20 + i], dtype=torch.int32)) for i in range(32)]
+    rows[5] = (n, 1, pages)
+    assert torch.equal(attend(p, s, nxt, step(rows, caches))[5:6], lone)

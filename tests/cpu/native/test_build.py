@@ -1,0 +1,54 @@
+"""Where nothing can be compiled there is a reason, not a crash."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from octavo.ops.cpu import build, find
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    with pytest.raises(build.BuildError, match=r"no C\+\+ compiler"):
+        build.library(tmp_path)
+    monkeypatch.setattr(find, "library", build.library)
+    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
+    find.find_library.cache_clear()
+    try:
+        assert "compiler" in str(find.find_library())
+    finally:
+        find.find_library.cache_clear()
+
+
+def fake_compiler(monkeypatch: pytest.MonkeyPatch, refuse: str) -> None:
+    def call(command: list[str], **_: object) -> SimpleNamespace:
+        line = " ".join(map(str, command))
+        if "--version" in command:
+            return SimpleNamespace(stdout=b"fake 1\n", returncode=0, stderr="")
+        if refuse in line:
+            return SimpleNamespace(returncode=1, stderr="unknown option")
+        Path(command[command.index("-o") + 1]).write_text(line)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(build.shutil, "which", lambda name: name)
+    monkeypatch.setattr(subprocess, "run", call)
+
+
+def test_levels_the_compiler_does_not_know_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
+    fake_compiler(monkeypatch, refuse="-mavx512bf16")
+    line = build.library(tmp_path).read_text()
+    assert "avx512-rows.o" in line and "avx512_bf16" not in line and "amx" not in line
+
+
+def test_a_broken_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_compiler(monkeypatch, refuse="portable")
+    with pytest.raises(build.BuildError, match="unknown option"):
+        build.library(tmp_path)
+    assert not list(tmp_path.glob("*.so"))
