@@ -54,8 +54,16 @@ def words_of(events: Iterable[dict[str, Any]], stats: Stats) -> Iterator[str]:
     for event in events:
         stats.see(event)
         for choice in event.get("choices", ()):
+            if thought := choice["delta"].get("reasoning"):
+                think(thought)
             if text := choice["delta"].get("content"):
                 yield text
+
+
+def think(thought: str) -> None:
+    """Shows reasoning as it comes, dimmed; it is no part of the answer."""
+    if sys.stderr.isatty():
+        print(f"\x1b[2m{thought}\x1b[0m", end="", file=sys.stderr, flush=True)
 
 
 def lines(prompt: str) -> Iterator[str]:

@@ -104,8 +104,9 @@ class EngineCore:
 
     def pause(self, seconds: float) -> None:
         """Waits for what only time brings: a grammar that is being compiled. Returns at once when
-        nothing is."""
-        self._grammars.wait(seconds)
+        nothing is, or when rows are running."""
+        if not self._scheduler.stats().running:
+            self._grammars.wait(seconds)
 
     def stats(self) -> CoreStats:
         return self._scheduler.stats()

@@ -180,7 +180,7 @@ _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "logprob_token_ids": ((None,), "ask for logprobs, which names the most likely tokens"),
     "flat_logprobs": ((False, None), "log-probabilities come as one mapping a position"),
     "extra_args": ((None, {}), "no custom logits processors or KV connectors run here"),
-    "thinking_token_budget": ((None, -1), "reasoning budgets come with reasoning parsers"),
+    "thinking_token_budget": ((None, -1), "reasoning_effort none switches reasoning off where the model can"),
     "repetition_detection": ((None,), "use frequency_penalty or repetition_penalty"),
     "routed_experts_prompt_start": ((0, None), "routed experts are not reported"),
 }

@@ -9,11 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from octavo.core.errors import UserError
 from octavo.grammar.spec import DEEPEST, deeper
 from octavo.parsers.machine import Tool, ToolChoice
 
 MOST_TOOLS = 256
+_MOST_BYTES = 1 << 20
 _LONGEST_DESCRIPTION = 65536
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")  # MCP names have dots and slashes
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -54,6 +57,7 @@ def read_tools(
             hint="send those the conversation needs",
             field="tools",
         )
+    _check_size(definitions)
     seen: set[str] = set()
     for at, one in enumerate(definitions):
         _check(one, place.format(at), seen)
@@ -70,6 +74,20 @@ def read_tools(
         shown=tuple(_shown(one) for one in definitions),
         strict=frozenset(one.name for one in definitions if one.strict),
     )
+
+
+def _check_size(definitions: Sequence[Definition]) -> None:
+    """Before anything walks through them."""
+    try:
+        size = len(msgspec.json.encode(definitions))
+    except RecursionError:
+        raise UserError("tools are nested too deeply", hint="flatten them", field="tools") from None
+    if size > _MOST_BYTES:
+        raise UserError(
+            f"tools have {size} bytes, the limit is {_MOST_BYTES}",
+            hint="send those the conversation needs",
+            field="tools",
+        )
 
 
 def _check(one: Definition, where: str, seen: set[str]) -> None:

@@ -42,6 +42,7 @@ class TagGrammar:
             "or": lambda node: " | ".join(map(self._rule, _list(node, "elements"))),
             "tag": lambda node: self._whole_tag(_string(node, "begin"), node),
             "triggered_tags": self._triggered,
+            "tags_with_separator": self._separated,
         }
 
     def read(self, text: str) -> str:
@@ -88,6 +89,13 @@ class TagGrammar:
         if node.get("at_least_one"):  # at once: a model may otherwise never come to it
             return one if node.get("stop_after_first") else f"{one} {more}* TEXT"
         return f"TEXT | {more}" if node.get("stop_after_first") else f"{more}* TEXT"
+
+    def _separated(self, node: Node) -> str:
+        """Nothing but tags, between them the separator."""
+        tags = (self._named(self._whole_tag(_string(tag, "begin"), tag)) for tag in _list(node, "tags"))
+        one = f"({' | '.join(tags)})"
+        more = "" if node.get("stop_after_first") else f"({self._text(_string(node, 'separator'))} {one})*"
+        return f"{one} {more}" if node.get("at_least_one") else f"({one} {more})?"
 
     def _text_until(self, mark: str) -> str:
         """Free text, ended by the first `mark`."""

@@ -1,15 +1,16 @@
 """The grammar under which a format's calls fit the tools' schemas. Knows no grammar library.
 
-The text is the structural-tag document that xgrammar documents and vLLM accepts
-(`triggered_tags`): free text until a trigger, then one of the tags, each a fixed beginning,
-JSON under a schema, a fixed end. It serves formats whose arguments are JSON right behind a
-fixed beginning; the others (pythonic, XML) offer no constraint.
+The text is the structural-tag document that xgrammar documents and vLLM accepts: free text until
+a trigger, then one of the tags (`triggered_tags`), or nothing but tags (`tags_with_separator`);
+each is a fixed beginning, JSON under a schema, a fixed end. It serves formats whose arguments are
+JSON right behind a fixed beginning; the others (pythonic, XML) offer no constraint.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from octavo.core.request import GrammarSpec
 from octavo.parsers.machine import Tool, ToolChoice
@@ -18,9 +19,14 @@ ANY_OBJECT = {"type": "object"}
 
 
 def structural_tag(
-    tools: Sequence[Tool], choice: ToolChoice, trigger: str, frame: Callable[[str], tuple[str, str]]
+    tools: Sequence[Tool],
+    choice: ToolChoice,
+    trigger: str,
+    frame: Callable[[str], tuple[str, str]],
+    separator: str = "",
 ) -> GrammarSpec | None:
     """`frame(name)` gives what stands before and after the arguments; each begins with `trigger`.
+    Where a call is required the answer is nothing but calls, with `separator` between them.
 
     None when no tool may be called.
     """
@@ -33,11 +39,9 @@ def structural_tag(
         schema = dict(tool.parameters) or ANY_OBJECT
         content = {"type": "json_schema", "json_schema": schema}
         tags.append({"type": "tag", "begin": begin, "content": content, "end": end})
-    shape = {
-        "type": "triggered_tags",
-        "triggers": [trigger],
-        "tags": tags,
-        "at_least_one": choice.mode in ("required", "named"),
-        "stop_after_first": not choice.parallel,
-    }
+    shape: dict[str, Any] = {"tags": tags, "stop_after_first": not choice.parallel}
+    if choice.mode in ("required", "named"):
+        shape |= {"type": "tags_with_separator", "separator": separator, "at_least_one": True}
+    else:
+        shape |= {"type": "triggered_tags", "triggers": [trigger], "at_least_one": False}
     return GrammarSpec("structural_tag", json.dumps({"type": "structural_tag", "format": shape}))

@@ -46,4 +46,4 @@ class TaggedJson(Machine):
         def frame(name: str) -> tuple[str, str]:
             return f'{self.before}{{"name": "{name}", "arguments": ', "}" + self.after
 
-        return structural_tag(tools, choice, self.before, frame)
+        return structural_tag(tools, choice, self.before, frame, separator="\n")

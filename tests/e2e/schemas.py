@@ -28,7 +28,7 @@ def whole(low: int, high: int) -> Schema:
 
 
 def number(low: float, high: float) -> Schema:
-    return {"type": "number", "minimum": low, "maximum": high, "multipleOf": 0.01}
+    return {"type": "number", "minimum": low, "maximum": high, "multipleOf": 0.25}
 
 
 TREE: Schema = {

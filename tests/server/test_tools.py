@@ -234,7 +234,7 @@ async def test_constraints_begin_after_the_thought(house_that):
     house = house_that("x", template=TEMPLATE + "<think>\n")
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "integer"}}}
     wanted = [
-        (body(tool_choice="required"), "triggered_tags"),
+        (body(tool_choice="required"), "tags_with_separator"),
         ({"model": MODEL, "messages": HI, "response_format": form}, "json_schema"),
     ]
     for given, kind in wanted:

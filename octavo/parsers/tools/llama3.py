@@ -65,4 +65,4 @@ class Llama3(Machine):
         def frame(name: str) -> tuple[str, str]:
             return f'{{"name": "{name}", "parameters": ', "}"
 
-        return structural_tag(tools, choice, '{"name": ', frame)
+        return structural_tag(tools, choice, '{"name": ', frame, separator="; ")

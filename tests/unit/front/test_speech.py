@@ -224,6 +224,7 @@ def deep(levels: int):
             "object",
         ),
         ((GO,), ToolChoice("named", "stop"), "tool_choice", "go"),
+        ((GO._replace(parameters={"enum": ["x"] * 300_000}),), ToolChoice("auto"), "tools", "1048576"),
     ],
 )
 def test_bad_tools(tools, choice, field, says):

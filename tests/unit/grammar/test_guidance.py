@@ -135,3 +135,29 @@ def test_a_tokenizer_that_changes_texts_does_no_harm(encode):
         for token in allowed(one):
             assert one.copy().accept(token)
         assert one.accept(byte)
+
+
+def test_many_choices():
+    one = matcher("choice", json.dumps([f"choice {n}" for n in range(4096)]))
+    assert fits(one, "choice 4095") and not fits(one, "choice 4096") and one.error is None
+
+
+HARD = [
+    ("regex", r"(\w+\s?){1,200}" * 5),
+    ("regex", "(a{1,1000}){1,1000}"),
+    ("lark", "start: a0\n" + "\n".join(f'a{n}: "x" | a{(n + 1) % 99} a{(n + 2) % 99}' for n in range(99))),
+    ("json", '{"$ref":"#"}'),
+    ("json", '{"type":"array","minItems":1000000,"items":{}}'),
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), HARD, ids=range(len(HARD)))
+def test_a_grammar_without_bounds_ends_with_a_reason_or_works(kind, text):
+    one = matcher(kind, text)
+    for _ in range(40):
+        mask = allowed(one)
+        taken = one.error is None and one.accept(min(mask))
+        if one.error is not None:
+            assert " " in one.error and "\n" not in one.error
+            return
+        assert taken

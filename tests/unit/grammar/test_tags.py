@@ -28,6 +28,11 @@ def triggered(**more: object) -> str:
     return json.dumps({"type": "structural_tag", "format": shape})
 
 
+def separated(**more: object) -> str:
+    shape = {"type": "tags_with_separator", "tags": [tag("go"), tag("see")], "separator": "; "}
+    return json.dumps({"format": {**shape, "at_least_one": True, **more}})
+
+
 OLD = json.dumps(
     {
         "structures": [{"begin": "<call>go:", "schema": CITY, "end": "</call>"}],
@@ -48,6 +53,13 @@ CASES = [
     (triggered(at_least_one=True, stop_after_first=True), GO + SEE, False),
     (triggered(stop_after_first=True), "a" + GO, True),
     (triggered(stop_after_first=True), "a" + GO + "b", False),
+    (separated(), f"{GO}; {SEE}; {GO}", True),
+    (separated(), f"{GO}{SEE}", False),
+    (separated(), f"{GO} and", False),
+    (separated(), "", False),
+    (separated(at_least_one=False), "", True),
+    (separated(stop_after_first=True), GO, True),
+    (separated(stop_after_first=True), f"{GO}; {SEE}", False),
     (OLD, f"well {GO}", True),
     (OLD, "well <call>see:", False),
 ]

@@ -19,10 +19,21 @@ def test_a_constrained_answer_parses_as_the_call(name):
     shape = json.loads(spec.text)["format"]
     assert shape["at_least_one"] and not shape["stop_after_first"]
     assert [tag["content"]["json_schema"] for tag in shape["tags"]][-1] == {"type": "object"}
-    for tool, tag in zip(TOOLS, shape["tags"], strict=True):
-        assert any(tag["begin"].startswith(trigger) for trigger in shape["triggers"])
-        text = tag["begin"] + '{"n": 1}' + tag["end"]
+    texts = [tag["begin"] + '{"n": 1}' + tag["end"] for tag in shape["tags"]]
+    for tool, text in zip(TOOLS, texts, strict=True):
         assert shown(run(maker(name)(), [text])) == [(tool.name, {"n": 1})]
+    together = shape["separator"].join(texts)
+    assert shown(run(maker(name)(), [together])) == [(tool.name, {"n": 1}) for tool in TOOLS]
+
+
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_free_answers_are_constrained_from_the_trigger_on(name):
+    spec = maker(name)().constraint(TOOLS, ToolChoice("auto"))
+    assert spec is not None
+    shape = json.loads(spec.text)["format"]
+    assert not shape["at_least_one"]
+    for tag in shape["tags"]:
+        assert any(tag["begin"].startswith(trigger) for trigger in shape["triggers"])
 
 
 def test_choice_decides_what_may_be_called():
