@@ -7,7 +7,7 @@ PYTHON ?=
 TORCH ?=
 export PYTHON TORCH
 
-.PHONY: help setup serve test test-unit test-slow test-gpu test-pythons fuzz bench check docs clean
+.PHONY: help setup serve test test-unit test-slow test-gpu test-pythons sanitize fuzz bench check docs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -38,6 +38,10 @@ test-gpu: ## tests that need an NVIDIA GPU
 
 test-pythons: ## the quick tests on every Python from 3.10 to 3.13 that is installed
 	@scripts/test-pythons
+
+sanitize: ## the native kernels' tests under AddressSanitizer and UBSan
+	@scripts/setup dev
+	@scripts/sanitize
 
 fuzz: ## 100,000 seeds of the scheduler
 	@scripts/setup dev

@@ -45,11 +45,7 @@ class GGUFCheckpoint:
         self._bytes: Tensor | None = _map(path)
 
     def read(self, name: str, into: Tensor) -> None:
-        tensor = self._tensors[name]
-        rows = tensor.shape[0] if len(tensor.shape) > 1 or name.endswith(".bias") else 1
-        raw = self.raw(name).view(rows, -1)
-        if (heads := self._heads.get(name.split(".")[-2])) is not None:
-            raw = _unpermute(raw, heads, name, self._path)
+        tensor, raw = self._tensors[name], self.rows(name)
         if tensor.type in PLAIN:
             into.copy_(raw.view(PLAIN[tensor.type]).view(tensor.shape))
         elif tensor.type in DEQUANTISERS:
@@ -60,6 +56,14 @@ class GGUFCheckpoint:
                 f"{self._path}: tensor {name} has type {tensor.type}, which is not supported",
                 hint=f"known: {', '.join([*PLAIN, *DEQUANTISERS])}",
             )
+
+    def rows(self, name: str) -> Tensor:
+        """The stored bytes as uint8 [rows, row bytes], in the order a model wants them."""
+        tensor = self._tensors[name]
+        rows = tensor.shape[0] if len(tensor.shape) > 1 or name.endswith(".bias") else 1
+        raw = self.raw(name).view(rows, -1)
+        heads = self._heads.get(name.split(".")[-2])
+        return raw if heads is None else _unpermute(raw, heads, name, self._path)
 
     def raw(self, name: str) -> Tensor:
         """The stored bytes, uint8 [nbytes]; a view of the mapped file."""

@@ -30,7 +30,8 @@ _LIMITS = llguidance.LLParserLimits(
     step_max_items=20_000,
     verbose_errors=False,
 )
-_WHITESPACE = r"[ \t\r\n]{1,40}"  # bounded, so that no model can fill its answer with blanks
+# One or two spaces, or a line break and an indent: small models fill their answers with blanks if they may.
+_WHITESPACE = r" {1,2}|\r?\n[ \t]{0,32}"
 
 
 class GuidanceMatcher:

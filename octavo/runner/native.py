@@ -20,6 +20,10 @@ from octavo.nn.protocols import DTYPES, Checkpoint
 from octavo.ops.cpu.find import find_library
 from octavo.ops.cpu.lib import Engine, Library
 
+# Products with a file's own blocks round activations to 8 bits. That costs a small model the most
+# (a near tie between two answers flips) and saves it the least.
+_SMALL = 1 << 30  # bytes of weights in the model's dtype
+
 
 class NativePlan(NamedTuple):
     """A model the library can run, before anything of it is loaded."""
@@ -32,7 +36,6 @@ class NativePlan(NamedTuple):
     backend: NativeAttention
     page: int
     cache: torch.dtype
-    decision: Decision
 
     def load(self, checkpoint: Checkpoint, progress: Callable[[float], None]) -> NativeDecoder:
         return NativeDecoder(
@@ -49,28 +52,29 @@ def plan_native(
     threads: int,
     *,
     exact: bool,
-) -> NativePlan | Decision:
+) -> tuple[NativePlan | None, Decision]:
     """`exact`: matrices keep the precision of resolved.dtype even where the file has blocks.
 
-    A Decision says why the model runs on torch instead.
+    Without a plan the Decision says why the model runs on torch.
     """
     kind, cache, page = MODELS.get(checkpoint.hf.architecture), DTYPES[resolved.kv_dtype], resolved.block_size
     spec = kind.read(checkpoint.hf)
     if platform.kind != "cpu":
-        return Decision("kernels", "torch", f"the native library runs on a CPU, not on {platform.kind}")
+        return None, Decision("kernels", "torch", f"the native library is for CPUs, not {platform.kind}")
     if why := refused(kind, spec, cache, page):
-        return Decision("kernels", "torch", f"native: {why}")
+        return None, Decision("kernels", "torch", f"native: {why}")
     library = find_library()
     if isinstance(library, str):
-        return Decision("kernels", "torch", f"native: {library}")
+        return None, Decision("kernels", "torch", f"native: {library}")
     engine = Engine(library, threads)
-    storage = Storage(torch.float32 if resolved.dtype == "float32" else torch.bfloat16, blocks=not exact)
+    blocks = not exact and needs.weight_bytes > _SMALL
+    storage = Storage(torch.float32 if resolved.dtype == "float32" else torch.bfloat16, blocks=blocks)
     needs = needs._replace(weight_bytes=weight_bytes(library, spec, checkpoint.index, storage))
     stored = storage.format(
         checkpoint.index["model.layers.0.mlp.down_proj.weight"].dtype if checkpoint.index else ""
     )
     why = f"{threads} threads, layers stored as {stored}"
-    return NativePlan(
-        library, engine, spec, needs, storage, NativeAttention(engine, cache, page), page, cache,
-        Decision("kernels", f"native {engine.level}", why),
-    )  # fmt: skip
+    plan = NativePlan(
+        library, engine, spec, needs, storage, NativeAttention(engine, cache, page), page, cache
+    )
+    return plan, Decision("kernels", f"native {engine.level}", why)

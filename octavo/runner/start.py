@@ -31,6 +31,7 @@ from octavo.quant.choose import choose_quantization
 from octavo.runner.cache import Caches, Layout, lay_out
 from octavo.runner.device import Device
 from octavo.runner.memory import Costs, MemoryPlan, plan_memory
+from octavo.runner.native import NativePlan, plan_native
 from octavo.runner.slots import Slots
 
 
@@ -45,6 +46,7 @@ class Drawing(NamedTuple):
     layout: Layout
     memory: MemoryPlan
     decisions: tuple[Decision, ...]
+    native: NativePlan | None
 
 
 def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> Drawing:
@@ -57,12 +59,18 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     quant = choose_quantization(checkpoint.hf, checkpoint.index)
     dtype = DTYPES[resolved.dtype]
     needs = survey(checkpoint.hf, checkpoint.index, dtype, TorchRef(), quant)
+    threads = use_threads(platform) if platform.kind == "cpu" else 0
+    exact = config.model.dtype in ("float32", "float")
+    native, kernels = plan_native(resolved, checkpoint, needs, platform, threads, exact=exact)
     backend, chosen = choose_attention(needs.specs, platform)
+    if native is not None:
+        backend, needs = native.backend, native.needs
+        chosen = Decision("attention", backend.name, "the native library runs the whole step")
     layout = lay_out(needs.specs, backend, resolved.block_size, DTYPES[resolved.kv_dtype])
     memory = plan_memory(resolved, _costs(resolved, facts, needs, layout), platform)
-    return Drawing(
-        resolved, facts, platform, backend, quant, layout, memory, (*decisions, chosen, *memory.decisions)
-    )
+    spread = (Decision("threads", str(threads), "cores this process may use"),) if threads else ()
+    made = (*decisions, *spread, kernels, chosen, *memory.decisions)
+    return Drawing(resolved, facts, platform, backend, quant, layout, memory, made, native)
 
 
 def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[Device, Ready]:
@@ -73,7 +81,6 @@ def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[
     with closing(checkpoint):
         plan = draw_up(config, files, checkpoint)
         progress("plan", 1.0)
-        threads = use_threads(plan.platform) if plan.platform.kind == "cpu" else 0
         where = torch.device(plan.platform.kind)
         caches = Caches(plan.layout, plan.memory.pages, DTYPES[plan.resolved.kv_dtype], where)
         model = _load(plan, checkpoint, where, progress)
@@ -82,11 +89,12 @@ def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[
     _warm_up(device, plan)
     caches.populate()
     progress("warm-up", 1.0)
-    spread = (Decision("threads", str(threads), "cores this process may use"),) if threads else ()
-    return device, _ready(plan, (*plan.decisions, *spread), time.perf_counter() - began)
+    return device, _ready(plan, plan.decisions, time.perf_counter() - began)
 
 
 def _load(plan: Drawing, checkpoint: Checkpoint, where: torch.device, progress: Progress) -> Model:
+    if plan.native is not None:
+        return plan.native.load(checkpoint, lambda share: progress("weights", share))
     b = Build.root(
         checkpoint.index,
         dtype=DTYPES[plan.resolved.dtype],

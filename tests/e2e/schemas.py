@@ -116,7 +116,7 @@ def _made(rng: random.Random, depth: int) -> Schema:
         lambda: {"enum": rng.sample(["a", "é", "日", 1, -2.5, None, True, "long value", [1], {"k": "v"}], 3)},
         lambda: {"const": rng.choice(["x", 7, [1, 2], {"a": None}])},
         lambda: rng.choice([BOOL, NULL, {"type": ["boolean", "null"]}]),
-        lambda: {"type": "string", "format": rng.choice(["date", "uuid", "ipv4", "time"])},
+        lambda: {"type": "string", "format": rng.choice(["date", "uuid", "ipv4", "ipv6"])},
     ]
     if depth == 0 or rng.random() < 0.25:
         return rng.choice(leaves)()
