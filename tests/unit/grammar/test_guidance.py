@@ -43,7 +43,9 @@ def test_what_fits(kind, text, output, good):
 
 def test_white_space_is_bounded_and_can_be_forbidden():
     pretty = json.dumps({"name": "x", "age": 1}, indent=4)
-    assert fits(matcher("json", PERSON), pretty) and fits(matcher("json", PERSON), '{ "name": "x", "age": 1 }')
+    assert fits(matcher("json", PERSON), pretty) and fits(
+        matcher("json", PERSON), '{ "name": "x", "age": 1 }'
+    )
     assert not fits(matcher("json", PERSON), '{"name": "x", "age": 1\n\n}')
     assert not fits(matcher("json", PERSON, ""), '{"name": "x","age":1}')
     assert fits(matcher("json", PERSON, ""), '{"name":"x","age":1}')
