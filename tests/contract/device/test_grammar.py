@@ -108,6 +108,8 @@ class House:
             self.scheduler.add(request)
             self.grammars.open(request)
             self.said[request.id] = list(request.output)
+        for future, _ in self.grammars._compiling.values():  # so that every run admits the same rows at
+            future.exception(10)  # the same step
         while self.scheduler.busy and turns:
             turns -= 1
             deltas = self.loop.turn()

@@ -62,11 +62,14 @@ def checkpoint_tensors(seed: int = 0, **changes: Any) -> dict[str, torch.Tensor]
 
 def whole_logits(model: Model, backend: AttentionBackend, tokens: list[int]) -> np.ndarray:
     """[len(tokens), vocab]: one row, everything computed in one go, a cache of its own."""
-    n = len(tokens)
-    caches = {spec.name: torch.zeros(backend.layout(spec, 2, n)) for spec in model.cache_specs}
+    n, page = len(tokens), 16
+    pages = -(-n // page)
+    caches = {spec.name: torch.zeros(backend.layout(spec, pages + 1, page)) for spec in model.cache_specs}
     groups = len({spec.group for spec in model.cache_specs})
     inputs = GroupInputs(
-        torch.tensor([n], dtype=torch.int32), torch.tensor([[1]], dtype=torch.int32), torch.arange(n) + n
+        torch.tensor([n], dtype=torch.int32),
+        torch.arange(1, pages + 1, dtype=torch.int32)[None],
+        torch.arange(n) + page,
     )
     f = Forward(
         tokens=torch.tensor(tokens),
