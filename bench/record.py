@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "command": command or ["python", *sys.argv],
+        "command": command or ["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -54,7 +55,5 @@ def _version(name: str) -> str | None:
 def _device() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
-            import os
-
             return f"{line.split(':', 1)[1].strip()}, {len(os.sched_getaffinity(0))} cores"
     return platform.processor()
