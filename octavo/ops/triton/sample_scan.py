@@ -118,6 +118,7 @@ def scan_mass(
         tl.store(columns + row * blocks + column, top, mask=column < blocks)
         best = divided(best, temperature)
         tl.store(values + at, best)
-        if tl.load(words + slot * WORDS + TOP_K) == 0:
+        top_k = tl.load(words + slot * WORDS + TOP_K)
+        if (top_k == 0) | (top_k >= VOCAB):
             weight = tl.exp(divided(x, temperature) - tl.maximum(best, -3.4e38))
             tl.store(sums + at, tl.sum(tl.sum(weight, 1), 0))
