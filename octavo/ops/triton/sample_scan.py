@@ -17,9 +17,11 @@ import triton.language as tl
 from octavo.ops.triton.sample_noise import BLOCK, BLOCKS, TOKENS, divided, margin, random, rough_exponential
 
 # A row of the parameter table, in int32 words (sampling/device/params.py writes it).
-WORDS = tl.constexpr(8)
+WORDS = tl.constexpr(16)
 TEMPERATURE, TOP_K, GAP = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # float32, int32, float32
 TOP_P, SEED = tl.constexpr(4), tl.constexpr(6)  # float64, int64: two words each
+UNTIL, PROMPT, ALLOWED = tl.constexpr(8), tl.constexpr(9), tl.constexpr(10)  # int32
+REPETITION, FREQUENCY, PRESENCE = tl.constexpr(12), tl.constexpr(13), tl.constexpr(14)  # float32
 GREEDY, RANDOM, TRUNCATED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 NOBODY = tl.constexpr(2147483647)
 
