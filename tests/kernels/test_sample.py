@@ -146,7 +146,9 @@ TOKENS, PROMPT = (11, 12, 13, 13, 90, 20, 20, 11, 12), 5
 @pytest.mark.parametrize("seed", range(3))
 def test_edits_are_the_stages_edits(greedy, seed, device):
     admissions = [
-        admission(i + 3, TOKENS, PROMPT, seed=seed + i, **(params | (dict(temperature=0.0) if greedy else {})))
+        admission(
+            i + 3, TOKENS, PROMPT, seed=seed + i, **(params | (dict(temperature=0.0) if greedy else {}))
+        )
         for i, params in enumerate(EDITS.values())
     ]
     if greedy:  # truncation belongs to drawing

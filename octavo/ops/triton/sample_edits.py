@@ -153,7 +153,8 @@ def count_history(
     counts, owners, positions, words, history, length, VOCAB: tl.constexpr, PARTS: tl.constexpr,
     STEP: tl.constexpr,
 ):  # fmt: skip
-    """Counts [rows, VOCAB], zero before: how often the output has a token, and IN_PROMPT. Grid (PARTS, rows)."""
+    """Counts [rows, VOCAB], zero before: how often the output has a token, and IN_PROMPT.
+    Grid (PARTS, rows)."""
     row = tl.program_id(1).to(tl.int64)
     slot = tl.load(owners + row).to(tl.int64)
     r, _f, _p, any = _penalties(words, slot)
@@ -175,7 +176,8 @@ def penalise(
     logits, stride, counts, owners, positions, words, history, length, VOCAB: tl.constexpr,
     PARTS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """Applies the counts and leaves them zero: whoever takes a token's count edits its logit. Grid as above."""
+    """Applies the counts and leaves them zero: whoever takes a token's count edits its logit.
+    Grid (PARTS, rows)."""
     row = tl.program_id(1).to(tl.int64)
     slot = tl.load(owners + row).to(tl.int64)
     r, f, p, any = _penalties(words, slot)

@@ -30,9 +30,7 @@ def collect(keep, items, found):
 
 
 @triton.jit
-def look_into(
-    line, found, count, temperature, edge, last, position, seed, best, winner, VOCAB: tl.constexpr
-):
+def look_into(line, found, count, temperature, edge, last, position, seed, best, winner, VOCAB: tl.constexpr):
     """The best of (best, winner) and the tokens of `count` listed blocks, above `edge` or equal to it
     with an id up to `last`."""
     blocks: tl.constexpr = (VOCAB + 31) // 32
@@ -75,9 +73,9 @@ def finish(
         open = (bound >= sure) & (bound > float("-inf"))
         mine = found + row * blocks
         count = collect(open, column, mine)
-        nothing = tl.full((), float("-inf"), tl.float64)
+        nothing, nobody = tl.full((), float("-inf"), tl.float64), tl.full((), NOBODY, tl.int32)
         best, winner = look_into(
             logits + row * stride, mine, count, temperature, float("-inf"), VOCAB,
-            tl.load(positions + row), long_of(words, slot, SEED), nothing, tl.full((), NOBODY, tl.int32), VOCAB,
+            tl.load(positions + row), long_of(words, slot, SEED), nothing, nobody, VOCAB,
         )  # fmt: skip
         tl.store(out + row, tl.where(best > nothing, winner, 0))

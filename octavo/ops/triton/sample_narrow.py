@@ -14,7 +14,17 @@ import triton.language as tl
 from octavo.ops.triton.sample_edge import LOWEST, cut_list, highest, key_of, stays
 from octavo.ops.triton.sample_finish import collect, greedy_of
 from octavo.ops.triton.sample_noise import BLOCK, better, divided, token_scores
-from octavo.ops.triton.sample_scan import GAP, NOBODY, SEED, TEMPERATURE, TOP_K, TOP_P, WORDS, float_of, long_of
+from octavo.ops.triton.sample_scan import (
+    GAP,
+    NOBODY,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    WORDS,
+    float_of,
+    long_of,
+)
 
 DONE, SEARCH, WHOLE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # what is left to do for a row
 COARSE = tl.constexpr(1 << 16)  # the limit for blocks need not be sharp: 1/128 of its value
@@ -141,9 +151,7 @@ def narrow(
             token = tl.load(ids_at + at, mask=at < size, other=0)
             edge, last = cut_list(y, token, at < size, top_k, top_p, peak, total, limit, high, VOCAB)
             position, seed = tl.load(positions + row), long_of(words, slot, SEED)
-            tl.store(
-                out + row, _draw(list_at, ids_at, size, edge, last, position, seed, VOCAB, CHUNK)
-            )
+            tl.store(out + row, _draw(list_at, ids_at, size, edge, last, position, seed, VOCAB, CHUNK))
             tl.store(state + row, DONE)
         else:
             tl.store(state + row, SEARCH)

@@ -101,7 +101,8 @@ def scan_mass(
     logits, stride, owners, words, columns, values, tokens, sums,
     VOCAB: tl.constexpr, TILES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """All kinds of rows, where some are truncated. `values` is divided by the temperature, `columns` is not."""
+    """All kinds of rows, where some are truncated. `values` are divided by the temperature, `columns`
+    are not. Grid (TILES, rows)."""
     blocks: tl.constexpr = (VOCAB + 31) // 32
     tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     slot = tl.load(owners + row).to(tl.int64)

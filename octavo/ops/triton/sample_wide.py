@@ -79,9 +79,7 @@ def _last(line, temperature, key, wanted, equal, VOCAB: tl.constexpr, STEP: tl.c
 
 
 @triton.jit
-def _cut(
-    line, temperature, peak, top_k, top_p, total, low, high, VOCAB: tl.constexpr, STEP: tl.constexpr
-):
+def _cut(line, temperature, peak, top_k, top_p, total, low, high, VOCAB: tl.constexpr, STEP: tl.constexpr):
     """(edge, last), as cut_list (sample_edge.py)."""
     edge, last = low, tl.full((), VOCAB, tl.int32)
     equal, over = tl.full((), VOCAB, tl.int32), tl.full((), 0.0, tl.float64)
@@ -149,9 +147,7 @@ def wide(
         mine = found + row * blocks
         best, winner = tl.full((), float("-inf"), tl.float64), tl.full((), NOBODY, tl.int32)
         _first_look(bound, column, mine)
-        best, winner = look_into(
-            line, mine, 1, temperature, value, last, position, seed, best, winner, VOCAB
-        )
+        best, winner = look_into(line, mine, 1, temperature, value, last, position, seed, best, winner, VOCAB)
         tl.debug_barrier()
         count = collect((bound >= best) & (bound > float("-inf")), column, mine)
         best, winner = look_into(

@@ -32,7 +32,13 @@ class Edits:
         self._counts: Tensor | None = None
 
     def apply(
-        self, logits: Tensor, owners: Tensor, positions: Tensor, words: Tensor, lists: Flat, masks: Masks | None
+        self,
+        logits: Tensor,
+        owners: Tensor,
+        positions: Tensor,
+        words: Tensor,
+        lists: Flat,
+        masks: Masks | None,
     ) -> None:
         """Edits logits [m, vocab] float32 in place, temperature and truncation apart."""
         if masks is not None:
@@ -55,9 +61,7 @@ class Edits:
 
     def _penalise(self, logits: Tensor, owners: Tensor, positions: Tensor, words: Tensor) -> None:
         if self._counts is None:
-            self._counts = torch.zeros(
-                (self._rows, self._vocab), dtype=torch.int32, device=logits.device
-            )
+            self._counts = torch.zeros((self._rows, self._vocab), dtype=torch.int32, device=logits.device)
         grid, length = (_PARTS, len(logits)), self._history.stride(0)
         count_history[grid](
             self._counts, owners, positions, words, self._history, length,
