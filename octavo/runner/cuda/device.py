@@ -66,6 +66,11 @@ class CudaDevice:
         self._hidden: Tensor | None = None
         self._forward_s = 0.0
 
+    @property
+    def logits(self) -> Tensor:
+        """[rows, vocab] of the last step, before or after the stages edited them."""
+        return self._logits
+
     # ---- F ------------------------------------------------------------------------------------
 
     def forward(self, plan: StepPlan) -> None:
