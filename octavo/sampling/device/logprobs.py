@@ -13,9 +13,8 @@ _AT_ONCE = 1 << 22  # logits ranked at once: each takes 8 bytes for a while, and
 
 
 class DeviceScores(NamedTuple):
-    """As sampling.logprobs.Scores."""
+    """sampling.logprobs.Scores without the tokens, which the caller has."""
 
-    token: Tensor  # [m]
     logprob: Tensor  # [m] float32
     rank: Tensor  # [m] int32
     top_ids: Tensor  # [m, k] int64, by falling log-probability, then rising id
@@ -31,7 +30,7 @@ def score(logits: Tensor, tokens: Tensor, alternatives: int) -> DeviceScores:
     slice_rows = max(1, _AT_ONCE // vocab)
     for at in range(0, rows if count else 0, slice_rows):
         ids[at : at + slice_rows] = _best(logits[at : at + slice_rows], count)
-    return DeviceScores(tokens, logprobs, ranks, ids, logits.gather(1, ids) - norms[:, None])
+    return DeviceScores(logprobs, ranks, ids, logits.gather(1, ids) - norms[:, None])
 
 
 def _best(logits: Tensor, count: int) -> Tensor:

@@ -8,28 +8,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from octavo.core.messages import Admission
+from octavo.core.messages import Admission, StepMasks
 from octavo.ops.triton.sample import Workspace, draw_plain, draw_truncated
 from octavo.sampling.device.edits import Edits, Masks
 from octavo.sampling.device.lists import Lists
 from octavo.sampling.device.params import FULL, VARIANTS, Params
+from octavo.sampling.device.upload import upload
 
 
 class DeviceSampler:
-    """One token for each of up to `rows` rows of logits. `history` [slots, length] int32 is the device's."""
+    """One token a row, for up to `slots` rows. `history` [slots, length] int32 holds the slots' tokens."""
 
-    def __init__(self, slots: int, rows: int, vocab: int, history: Tensor) -> None:
-        device = history.device
+    def __init__(self, slots: int, vocab: int, history: Tensor, device: torch.device) -> None:
+        self._slots, self._device = slots, device
         self._params = Params(slots, device)
         self._lists = Lists(slots, vocab, device)
         self._edits = Edits(vocab, history)
-        self._work = Workspace(rows, vocab, device)
-        self._out = torch.zeros(rows, dtype=torch.int32, device=device)
+        self._work = Workspace(slots, vocab, device)
 
     @staticmethod
-    def nbytes(rows: int, vocab: int) -> int:
-        """For the memory plan: the workspace, and the counters that penalties need."""
-        return Workspace.nbytes(rows, vocab) + max(4 << 23, 4 * vocab)
+    def nbytes(slots: int, vocab: int) -> int:
+        """What it keeps from the start; penalties take 32 MiB more from their first use on."""
+        return Workspace.nbytes(slots, vocab)
 
     def admit(self, a: Admission) -> None:
         """A request takes a slot that is free; nothing reaches the device before `flush`."""
@@ -49,19 +49,34 @@ class DeviceSampler:
         """Uploads what was admitted since; before the step, outside of graphs."""
         self._params.flush()
 
+    def bitmaps(self, slots: NDArray[np.integer], masks: StepMasks) -> Masks:
+        """Uploads the masks of a step whose rows are these slots; slots not among them are passed over."""
+        row_of = {int(slot): row for row, slot in enumerate(slots)}
+        which = np.full(self._slots, -1, np.int32)
+        for line, (slot, _) in enumerate(masks.rows):
+            if slot in row_of:
+                which[row_of[slot]] = line
+        bits = np.frombuffer(masks.bits, np.int32).reshape(len(masks.rows), -1)
+        return Masks(upload(bits, self._device), upload(which, self._device))
+
     def sample(
-        self, logits: Tensor, owners: Tensor, positions: Tensor, variant: str, masks: Masks | None = None
-    ) -> Tensor:
-        """[m, vocab] float32 logits, [m] int32 slots, [m] int64 positions the tokens go to -> [m] int32,
-        in a buffer that the next call overwrites.
+        self,
+        logits: Tensor,
+        owners: Tensor,
+        positions: Tensor,
+        variant: str,
+        masks: Masks | None = None,
+        *,
+        out: Tensor,
+    ) -> None:
+        """[m, vocab] float32 logits, [m] int32 slots, [m] int64 positions the tokens go to -> [m] int32.
 
         All variants but "full" can be captured in a graph and leave the logits as they are.
         """
-        out, words = self._out[: len(logits)], self._params.words
+        words = self._params.words
         if variant == "full":
             self._edits.apply(logits, owners, positions, words, self._lists.flat(), masks)
         if variant in ("greedy", "random"):
             draw_plain(logits, owners, positions, words, out, self._work, noise=variant == "random")
         else:
             draw_truncated(logits, owners, positions, words, out, self._work)
-        return out

@@ -13,7 +13,7 @@ from torch import Tensor
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """A copy on the device. On a GPU through pinned memory of its own: torch keeps that until the copy is
     through, so the caller may forget it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cpu":
-        return tensor.clone()
-    return tensor.pin_memory().to(device, non_blocking=True)
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    host = torch.empty(array.shape, dtype=dtype, pin_memory=device.type == "cuda")
+    host.numpy()[...] = array
+    return host.to(device, non_blocking=True)
