@@ -1,0 +1,1 @@
+"""Kernels for NVIDIA GPUs. Nothing outside a CUDA start imports this package."""
