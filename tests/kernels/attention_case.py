@@ -68,7 +68,9 @@ class Case:
         lengths = [length if alive else 0 for (_, length), alive in zip(self.rows, live, strict=True)]
         self.lengths = torch.tensor(lengths + [0] * self.pad, dtype=torch.int32, device=self.device)
         self.shared_pages = torch.tensor([self.shared], dtype=torch.int32, device=self.device)
-        self.out = torch.full((total, self.heads * self.d), float("nan"), dtype=self.dtype, device=self.device)
+        self.out = torch.full(
+            (total, self.heads * self.d), float("nan"), dtype=self.dtype, device=self.device
+        )
         return self
 
     @property
@@ -89,7 +91,10 @@ class Case:
             table = self.tables[owner].long()
             at = torch.arange(length, device=self.device)
             k, v = (t.float().double()[table[at // self.page], at % self.page] for t in (self.k, self.v))
-            k, v = (t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (k * self.k_scale, v * self.v_scale))
+            k, v = (
+                t.repeat_interleave(self.heads // self.kv_heads, 1)
+                for t in (k * self.k_scale, v * self.v_scale)
+            )
             s = torch.einsum("qhd,khd->hqk", self.q[begin : begin + count].double() * self.scale, k)
             if self.softcap:
                 s = self.softcap * (s / self.softcap).tanh()

@@ -16,7 +16,13 @@ def run(case: Case, programs: int, **config) -> None:
     settings = DecodeConfig(block=16)
     case.build()
     items = make_work(
-        case.lengths, case.row_start, case.owners, case.shared_pages, programs=programs, block=16, page=case.page
+        case.lengths,
+        case.row_start,
+        case.owners,
+        case.shared_pages,
+        programs=programs,
+        block=16,
+        page=case.page,
     )
     space = Workspace.make(programs, len(case.owners), case.heads, case.d, case.q.device)
     scales = {"scale": case.scale, "softcap": case.softcap, "k_scale": case.k_scale, "v_scale": case.v_scale}

@@ -17,7 +17,19 @@ import triton.language as tl
 from torch import Tensor
 
 from octavo.ops.triton.attention_softmax import LOWEST, cap, fold, product
-from octavo.ops.triton.attention_work import BEGIN, END, FIELDS, FIRST, LENGTH, LOW, NEXT, PARTS, ROW, SLOT, TOKEN
+from octavo.ops.triton.attention_work import (
+    BEGIN,
+    END,
+    FIELDS,
+    FIRST,
+    LENGTH,
+    LOW,
+    NEXT,
+    PARTS,
+    ROW,
+    SLOT,
+    TOKEN,
+)
 
 
 class DecodeConfig(NamedTuple):
@@ -74,8 +86,10 @@ def merge_parts(parts, sums, out, first, count, heads, h, D: tl.constexpr, DP: t
 
 
 @triton.jit
-def _start_from_prefix(prefix, prefix_sums, row, rows, heads, h, seen, d, scale2,
-                       D: tl.constexpr, GP: tl.constexpr, DP: tl.constexpr, SPLITS: tl.constexpr):  # fmt: skip
+def _start_from_prefix(
+    prefix, prefix_sums, row, rows, heads, h, seen, d, scale2,
+    D: tl.constexpr, GP: tl.constexpr, DP: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
     """The running softmax after the shared prefix, whose parts lie in prefix [SPLITS, rows, heads, D]."""
     top = tl.full((GP,), LOWEST, tl.float32)
     total = tl.zeros((GP,), tl.float32)
@@ -94,30 +108,84 @@ def _start_from_prefix(prefix, prefix_sums, row, rows, heads, h, seen, d, scale2
     return tl.where(total > 0, top / scale2, LOWEST), total, acc
 
 
-@triton.jit(do_not_specialize=["rows", "tokens"])
+@triton.jit
+def _read(
+    queries, m, w, acc, k_head, v_head, table, begin, end, low, length, page_step, place_step,
+    scale1, scale2, softcap, GP: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr,
+    PAGE: tl.constexpr, SOFTCAP: tl.constexpr, EXACT: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Folds keys [low, length) of tiles [begin, end) into the running softmax; each tile has some."""
+    d = tl.arange(0, DP)
+    for n in tl.range(begin * BLOCK, end * BLOCK, BLOCK, num_stages=STAGES):
+        at = n + tl.arange(0, BLOCK)
+        seen = (at >= low) & (at < length)
+        page = tl.load(table + at // PAGE, mask=seen, other=0)
+        place = page.to(tl.int64) * page_step + (at % PAGE) * place_step
+        where = place[:, None] + d[None, :]
+        there = seen[:, None] & (d < D)[None, :]
+        keys = tl.load(k_head + where, mask=there, other=0.0).to(queries.dtype)
+        values = tl.load(v_head + where, mask=there, other=0.0).to(queries.dtype)
+        s = product(queries, tl.trans(keys), tl.zeros((GP, BLOCK), tl.float32), EXACT)
+        if SOFTCAP:
+            s = cap(s, scale1, softcap)
+        s = tl.where(seen[None, :], s, float("-inf"))
+        p, alpha, m, w = fold(s, m, w, scale2)
+        acc = product(p.to(values.dtype), values, acc * alpha[:, None], EXACT)
+    return m, w, acc
+
+
+@triton.jit
+def _finish(
+    out, parts, sums, counter, acc, lse, program, first, count, h, mine, base, many,
+    HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, FUSED: tl.constexpr,
+):  # fmt: skip
+    """Whole rows go to `out` (the token's); of others a part is left, and the last to come merges them."""
+    d = tl.arange(0, DP)
+    inside = mine[:, None] & (d < D)[None, :]
+    if count == 1:
+        tl.store(out + h[:, None] * D + d[None, :], acc.to(out.dtype.element_ty), mask=inside)
+    else:
+        at = (2 * program + (program == first).to(tl.int32)) * HEADS + h
+        tl.store(parts + at[:, None] * D + d[None, :], acc, mask=inside)
+        tl.store(sums + at, lse, mask=mine)
+        if FUSED:
+            tl.debug_barrier()  # the whole part is written before it is counted
+            if tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == count - 1:
+                tl.store(counter, 0)
+                for i in range(many):
+                    merge_parts(parts, sums, out, first, count, HEADS, base + i, D, DP, 32)
+
+
+@triton.jit
+def _clear(out, token, tokens, step, h, inside, HEADS: tl.constexpr, D: tl.constexpr, GP: tl.constexpr,
+           DP: tl.constexpr):  # fmt: skip
+    """Zeros for tokens that belong to no row, so that nothing spreads from the padding."""
+    for idle in range(token, tokens, step):
+        to = out + tl.cast(idle, tl.int64) * (HEADS * D) + h[:, None] * D + tl.arange(0, DP)[None, :]
+        tl.store(to, tl.zeros((GP, DP), out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "tokens", "programs"])
 def _decode_kernel(
     q, k_cache, v_cache, out, tables, items, row_start, parts, sums, counters, prefix, prefix_sums,
-    rows, tokens, q_step, table_step, page_step, place_step, head_step, scale, k_scale, v_scale, softcap,
-    PROGRAMS: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILES: tl.constexpr,
-    GP: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr, PAGE: tl.constexpr,
-    SPLITS: tl.constexpr, SOFTCAP: tl.constexpr, EXACT: tl.constexpr, FUSED: tl.constexpr,
-    STAGES: tl.constexpr,
+    rows, tokens, programs, q_step, table_step, page_step, place_step, head_step,
+    scale, k_scale, v_scale, softcap,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILES: tl.constexpr, GP: tl.constexpr, D: tl.constexpr,
+    DP: tl.constexpr, BLOCK: tl.constexpr, PAGE: tl.constexpr, SPLITS: tl.constexpr, SOFTCAP: tl.constexpr,
+    EXACT: tl.constexpr, FUSED: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     GROUP: tl.constexpr = HEADS // KV_HEADS
     view = tl.program_id(0) % (KV_HEADS * TILES)
     program = tl.program_id(0) // (KV_HEADS * TILES)
     kv = view // TILES
-    g = (view % TILES) * GP + tl.arange(0, GP)
+    base = (view % TILES) * GP
+    g = base + tl.arange(0, GP)
     mine = g < GROUP
     h = kv * GROUP + g
     d = tl.arange(0, DP)
     inside = mine[:, None] & (d < D)[None, :]
-    scale2 = scale * k_scale * 1.4426950408889634
-
-    # tokens that belong to no row: finite values, so that nothing spreads from the padding
-    for idle in range(tl.load(row_start + rows) + program, tokens, PROGRAMS):
-        to = out + tl.cast(idle, tl.int64) * (HEADS * D) + h[:, None] * D + d[None, :]
-        tl.store(to, tl.zeros((GP, DP), out.dtype.element_ty), mask=inside)
+    scale1 = scale * k_scale
+    scale2 = scale1 * 1.4426950408889634
 
     item = program
     while item >= 0:
@@ -135,57 +203,32 @@ def _decode_kernel(
         if begin < end:
             queries = tl.load(q + token * q_step + h[:, None] * D + d[None, :], mask=inside, other=0.0)
             table = tables + slot.to(tl.int64) * table_step
-            k_head = k_cache + kv * head_step
-            v_head = v_cache + kv * head_step
             m = tl.full((GP,), LOWEST, tl.float32)
-            l = tl.zeros((GP,), tl.float32)
+            w = tl.zeros((GP,), tl.float32)
             acc = tl.zeros((GP, DP), tl.float32)
             if SPLITS > 0:
                 if program == first:
-                    m, l, acc = _start_from_prefix(
+                    m, w, acc = _start_from_prefix(
                         prefix, prefix_sums, row, rows, HEADS, h, mine, d, scale2, D, GP, DP, SPLITS
                     )
                     acc = acc / v_scale
-            for n in tl.range(begin * BLOCK, end * BLOCK, BLOCK, num_stages=STAGES):
-                at = n + tl.arange(0, BLOCK)
-                seen = (at >= low) & (at < length)
-                page = tl.load(table + at // PAGE, mask=seen, other=0)
-                place = page.to(tl.int64) * page_step + (at % PAGE) * place_step
-                where = place[:, None] + d[None, :]
-                there = seen[:, None] & (d < D)[None, :]
-                keys = tl.load(k_head + where, mask=there, other=0.0).to(queries.dtype)
-                values = tl.load(v_head + where, mask=there, other=0.0).to(queries.dtype)
-                s = product(queries, tl.trans(keys), tl.zeros((GP, BLOCK), tl.float32), EXACT)
-                if SOFTCAP:
-                    s = cap(s, scale * k_scale, softcap)
-                s = tl.where(seen[None, :], s, float("-inf"))
-                p, alpha, m, l = fold(s, m, l, scale2)
-                acc = product(p.to(values.dtype), values, acc * alpha[:, None], EXACT)
-            acc = acc * (v_scale / l)[:, None]
-            if count == 1:
-                to = out + token * (HEADS * D) + h[:, None] * D + d[None, :]
-                tl.store(to, acc.to(out.dtype.element_ty), mask=inside)
-            else:
-                at = (2 * program + (program == first).to(tl.int32)) * HEADS + h
-                tl.store(parts + at[:, None] * D + d[None, :], acc, mask=inside)
-                tl.store(sums + at, m * scale2 + tl.log2(l), mask=mine)
-                if FUSED:
-                    tl.debug_barrier()  # the whole part is written before it is counted
-                    counter = counters + row * (KV_HEADS * TILES) + view
-                    if tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == count - 1:
-                        tl.store(counter, 0)
-                        many = tl.minimum(GROUP - (view % TILES) * GP, GP)
-                        base = kv * GROUP + (view % TILES) * GP
-                        for i in range(many):
-                            merge_parts(parts, sums, out + token * (HEADS * D), first, count, HEADS, base + i,
-                                        D, DP, 32)  # fmt: skip
+            m, w, acc = _read(
+                queries, m, w, acc, k_cache + kv * head_step, v_cache + kv * head_step, table, begin, end, low,
+                length, page_step, place_step, scale1, scale2, softcap, GP, D, DP, BLOCK, PAGE, SOFTCAP, EXACT,
+                STAGES,
+            )  # fmt: skip
+            _finish(
+                out + token * (HEADS * D), parts, sums, counters + row * (KV_HEADS * TILES) + view,
+                acc * (v_scale / w)[:, None], m * scale2 + tl.log2(w), program, first, count, h, mine,
+                kv * GROUP + base, tl.minimum(GROUP - base, GP), HEADS, D, DP, FUSED,
+            )  # fmt: skip
+    _clear(out, tl.load(row_start + rows) + program, tokens, programs, h, inside, HEADS, D, GP, DP)
 
 
-@triton.jit
-def _merge_kernel(out, items, parts, sums, PROGRAMS: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
-                  DP: tl.constexpr):  # fmt: skip
+@triton.jit(do_not_specialize=["programs"])
+def _merge_kernel(out, items, parts, sums, programs, HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr):
     """One row and head; rows that one program held whole are done already."""
-    fields = items + (PROGRAMS + tl.program_id(1)) * FIELDS
+    fields = items + (programs + tl.program_id(1)) * FIELDS
     count = tl.load(fields + PARTS)
     if count > 1:
         to = out + tl.load(fields + TOKEN).to(tl.int64) * (HEADS * D)
@@ -224,12 +267,13 @@ def decode(
     padded = triton.next_power_of_2(d)
     _decode_kernel[(programs * kv_heads * tiles,)](
         q, k_cache, v_cache, out, tables, items, row_start, *space, *(prefix or (space.parts, space.sums)),
-        rows, tokens, q.stride(0), tables.stride(0), *k_cache.stride()[:3], scale, k_scale, v_scale, softcap,
-        PROGRAMS=programs, HEADS=heads, KV_HEADS=kv_heads, TILES=tiles, GP=packed, D=d, DP=padded,
+        rows, tokens, programs, q.stride(0), tables.stride(0), *k_cache.stride()[:3],
+        scale, k_scale, v_scale, softcap,
+        HEADS=heads, KV_HEADS=kv_heads, TILES=tiles, GP=packed, D=d, DP=padded,
         BLOCK=config.block, PAGE=page, SPLITS=0 if prefix is None else prefix.sums.shape[0],
         SOFTCAP=softcap > 0, EXACT=exact, FUSED=config.fused, STAGES=config.stages, num_warps=config.warps,
     )  # fmt: skip
     if not config.fused:
         _merge_kernel[(heads, rows)](
-            out, items, space.parts, space.sums, PROGRAMS=programs, HEADS=heads, D=d, DP=padded, num_warps=4
+            out, items, space.parts, space.sums, programs, HEADS=heads, D=d, DP=padded, num_warps=4
         )

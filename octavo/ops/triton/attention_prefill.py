@@ -29,10 +29,7 @@ class PrefillConfig(NamedTuple):
 
 @triton.jit
 def _places(table, at, seen, kv, page_step, place_step, head_step, PAGE: tl.constexpr, MASKED: tl.constexpr):
-    if MASKED:
-        page = tl.load(table + at // PAGE, mask=seen, other=0)
-    else:
-        page = tl.load(table + at // PAGE)
+    page = tl.load(table + at // PAGE, mask=seen, other=0) if MASKED else tl.load(table + at // PAGE)
     return page.to(tl.int64) * page_step + (at % PAGE) * place_step + kv * head_step
 
 
@@ -50,7 +47,7 @@ def _rows_of(cache, places, seen, D: tl.constexpr, DP: tl.constexpr, MASKED: tl.
 
 @triton.jit
 def attend(
-    queries, m, l, acc, k_cache, v_cache, table, kv, start, stop, position, length,
+    queries, m, w, acc, k_cache, v_cache, table, kv, start, stop, position, length,
     page_step, place_step, head_step, scale, scale2, softcap,
     BLOCK: tl.constexpr, PAGE: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr, EXACT: tl.constexpr, MASKED: tl.constexpr, STAGES: tl.constexpr,
@@ -71,10 +68,10 @@ def attend(
             if WINDOW > 0:
                 visible &= position[:, None] - at[None, :] < WINDOW
             s = tl.where(visible, s, float("-inf"))
-        p, alpha, m, l = fold(s, m, l, scale2)
+        p, alpha, m, w = fold(s, m, w, scale2)
         values = _rows_of(v_cache, places, seen, D, DP, MASKED).to(queries.dtype)
         acc = product(p.to(values.dtype), values, acc * alpha[:, None], EXACT)
-    return m, l, acc
+    return m, w, acc
 
 
 @triton.jit
@@ -133,28 +130,28 @@ def _prefill_kernel(
         closed = (lowest + 1) // BLOCK * BLOCK
         stop = tl.cdiv(highest + 1, BLOCK) * BLOCK
         m = tl.full((M,), LOWEST, tl.float32)
-        l = tl.zeros((M,), tl.float32)
+        w = tl.zeros((M,), tl.float32)
         acc = tl.zeros((M, DP), tl.float32)
         if WINDOW > 0:
             start = tl.maximum(lowest - WINDOW + 1, 0) // BLOCK * BLOCK
             open = tl.minimum(tl.cdiv(tl.maximum(highest - WINDOW + 1, 0), BLOCK) * BLOCK, stop)
             closed = tl.maximum(closed, open)
-            m, l, acc = attend(
-                queries, m, l, acc, k_cache, v_cache, table, kv, start, open, position, length, page_step,
+            m, w, acc = attend(
+                queries, m, w, acc, k_cache, v_cache, table, kv, start, open, position, length, page_step,
                 place_step, head_step, scale1, scale2, softcap, BLOCK, PAGE, D, DP, WINDOW, SOFTCAP, EXACT,
                 True, STAGES,
             )  # fmt: skip
-        m, l, acc = attend(
-            queries, m, l, acc, k_cache, v_cache, table, kv, open, closed, position, length, page_step,
+        m, w, acc = attend(
+            queries, m, w, acc, k_cache, v_cache, table, kv, open, closed, position, length, page_step,
             place_step, head_step, scale1, scale2, softcap, BLOCK, PAGE, D, DP, WINDOW, SOFTCAP, EXACT, False,
             STAGES,
         )  # fmt: skip
-        m, l, acc = attend(
-            queries, m, l, acc, k_cache, v_cache, table, kv, closed, stop, position, length, page_step,
+        m, w, acc = attend(
+            queries, m, w, acc, k_cache, v_cache, table, kv, closed, stop, position, length, page_step,
             place_step, head_step, scale1, scale2, softcap, BLOCK, PAGE, D, DP, WINDOW, SOFTCAP, EXACT, True,
             STAGES,
         )  # fmt: skip
-        acc = acc * (v_scale / tl.where(l > 0, l, 1.0))[:, None]  # rows of no token may see no key
+        acc = acc * (v_scale / tl.where(w > 0, w, 1.0))[:, None]  # rows of no token may see no key
         tl.store(out + (to * (HEADS * D) + h * D)[:, None] + d[None, :], acc.to(out.dtype.element_ty),
                  mask=inside)  # fmt: skip
 

@@ -53,7 +53,9 @@ def _prefix_kernel(
         h = kv * GROUP + g
         d = tl.arange(0, DP)
         inside = real[:, None] & (d < D)[None, :]
-        queries = tl.load(q + (begin.to(tl.int64) * q_step + h * D)[:, None] + d[None, :], mask=inside, other=0.0)
+        queries = tl.load(
+            q + (begin.to(tl.int64) * q_step + h * D)[:, None] + d[None, :], mask=inside, other=0.0
+        )
         table = tables + tl.load(owners + leader).to(tl.int64) * table_step
         length = tl.load(shared) * PAGE
         each = tl.cdiv(tl.cdiv(length, BLOCK), SPLITS) * BLOCK
@@ -63,21 +65,21 @@ def _prefix_kernel(
         scale1 = scale * k_scale
         scale2 = scale1 * 1.4426950408889634
         m = tl.full((M,), LOWEST, tl.float32)
-        l = tl.zeros((M,), tl.float32)
+        w = tl.zeros((M,), tl.float32)
         acc = tl.zeros((M, DP), tl.float32)
         last = tl.zeros_like(i) + stop - 1  # to hide what is beyond the shared pages
-        m, l, acc = attend(
-            queries, m, l, acc, k_cache, v_cache, table, kv, start, whole, last, stop, page_step, place_step,
+        m, w, acc = attend(
+            queries, m, w, acc, k_cache, v_cache, table, kv, start, whole, last, stop, page_step, place_step,
             head_step, scale1, scale2, softcap, BLOCK, PAGE, D, DP, 0, SOFTCAP, EXACT, False, STAGES,
         )  # fmt: skip
-        m, l, acc = attend(
-            queries, m, l, acc, k_cache, v_cache, table, kv, whole, stop, last, stop, page_step, place_step,
+        m, w, acc = attend(
+            queries, m, w, acc, k_cache, v_cache, table, kv, whole, stop, last, stop, page_step, place_step,
             head_step, scale1, scale2, softcap, BLOCK, PAGE, D, DP, 0, SOFTCAP, EXACT, True, STAGES,
         )  # fmt: skip
-        some = l > 0
-        acc = acc * (v_scale / tl.where(some, l, 1.0))[:, None]
+        some = w > 0
+        acc = acc * (v_scale / tl.where(some, w, 1.0))[:, None]
         at = (split * rows + row).to(tl.int64) * HEADS + h
-        tl.store(sums + at, tl.where(some, m * scale2 + tl.log2(tl.where(some, l, 1.0)), LOWEST), mask=real)
+        tl.store(sums + at, tl.where(some, m * scale2 + tl.log2(tl.where(some, w, 1.0)), LOWEST), mask=real)
         tl.store(parts + at[:, None] * D + d[None, :], acc, mask=inside)
 
 

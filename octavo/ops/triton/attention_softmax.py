@@ -20,12 +20,12 @@ def cap(s, scale, softcap):
 
 
 @triton.jit
-def fold(s, m, l, scale2):
-    """One tile of scores into the running maximum and sum: (weights, factor of what was before, m, l)."""
+def fold(s, m, w, scale2):
+    """One tile of scores into the running maximum and sum: (weights, factor of what was before, m, w)."""
     top = tl.maximum(m, tl.max(s, 1))
     p = tl.exp2(s * scale2 - (top * scale2)[:, None])
     alpha = tl.exp2((m - top) * scale2)
-    return p, alpha, top, l * alpha + tl.sum(p, 1)
+    return p, alpha, top, w * alpha + tl.sum(p, 1)
 
 
 @triton.jit

@@ -82,7 +82,9 @@ def _work_kernel(
         parts = tl.where(tiles > 0, (ends - 1) // span - first + 1, 0)
         end = first_tile + tl.minimum(limit - body, tiles)
         slot = tl.load(owners + r, mask=live, other=0)
-        _item(items, programs + r, r < rows, slot, token, r, low, length, first_tile, end, first, parts, after)
+        _item(
+            items, programs + r, r < rows, slot, token, r, low, length, first_tile, end, first, parts, after
+        )
 
     p = block * P + tl.arange(0, P)
     at = p * span
