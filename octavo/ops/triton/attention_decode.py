@@ -206,16 +206,16 @@ def _decode_kernel(
             m = tl.full((GP,), LOWEST, tl.float32)
             w = tl.zeros((GP,), tl.float32)
             acc = tl.zeros((GP, DP), tl.float32)
-            if SPLITS > 0:
+            if SPLITS > 0:  # noqa: SIM102, this is known when compiling
                 if program == first:
                     m, w, acc = _start_from_prefix(
                         prefix, prefix_sums, row, rows, HEADS, h, mine, d, scale2, D, GP, DP, SPLITS
                     )
                     acc = acc / v_scale
             m, w, acc = _read(
-                queries, m, w, acc, k_cache + kv * head_step, v_cache + kv * head_step, table, begin, end, low,
-                length, page_step, place_step, scale1, scale2, softcap, GP, D, DP, BLOCK, PAGE, SOFTCAP, EXACT,
-                STAGES,
+                queries, m, w, acc, k_cache + kv * head_step, v_cache + kv * head_step, table, begin, end,
+                low, length, page_step, place_step, scale1, scale2, softcap, GP, D, DP, BLOCK, PAGE, SOFTCAP,
+                EXACT, STAGES,
             )  # fmt: skip
             _finish(
                 out + token * (HEADS * D), parts, sums, counters + row * (KV_HEADS * TILES) + view,
