@@ -1,0 +1,1 @@
+"""Triton kernels that attach to ops. Nothing imports this package where there is no GPU."""
