@@ -16,8 +16,9 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from octavo.attention.transfer import rows_on_host
 from octavo.core.facts import Platform
+from octavo.nn.attention import split_heads
 from octavo.nn.forward import Forward, HostBounds
-from octavo.nn.protocols import AttnLayer, CacheSpec
+from octavo.nn.protocols import AttnLayer, CacheSpec, Heads
 from octavo.ops.cache import store_kv
 
 
@@ -91,6 +92,11 @@ class CPUAttention:
                 meta.prefills.append(_prefill(row, inputs.tables, page, window))
         for batch in _alike(singles):
             meta.decodes.append(_decode(batch, inputs.tables, page, window, f.tokens.shape[0]))
+
+    def enter(
+        self, qkv: Tensor, angles: Tensor, heads: Heads, cache: Tensor, meta: CPUMeta, layer: AttnLayer
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return split_heads(qkv, angles, heads)
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: CPUMeta, layer: AttnLayer

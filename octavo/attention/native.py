@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from octavo.core.facts import Platform
+from octavo.nn.attention import split_heads
 from octavo.nn.forward import Forward, GroupInputs, HostBounds
 from octavo.nn.protocols import AttnLayer, CacheSpec
+from octavo.nn.protocols import Heads as Layout
 from octavo.ops.cpu.lib import CACHE_TYPES, Engine
 from octavo.ops.cpu.program import Heads, Program, unsupported
 
@@ -64,6 +66,11 @@ class NativeAttention:
 
     def prepare(self, f: Forward, meta: NativeMeta) -> None:
         meta.inputs = _Inputs(f.tokens, f.positions, f.row_start, (f.groups[meta.group],), {})
+
+    def enter(
+        self, qkv: Tensor, angles: Tensor, heads: Layout, cache: Tensor, meta: NativeMeta, layer: AttnLayer
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return split_heads(qkv, angles, heads)
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: NativeMeta, layer: AttnLayer

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from octavo.attention.transfer import rows_on_host
 from octavo.core.facts import Platform
+from octavo.nn.attention import split_heads
 from octavo.nn.forward import Forward, HostBounds
-from octavo.nn.protocols import AttnLayer, CacheSpec
+from octavo.nn.protocols import AttnLayer, CacheSpec, Heads
 from octavo.ops.attention import paged_attention
 from octavo.ops.cache import store_kv
 
@@ -41,6 +42,11 @@ class TorchRef:
         rows = zip(rows_on_host(f, meta.group), inputs.tables, strict=True)
         meta.slots = inputs.slots
         meta.rows = [(*row, table) for row, table in rows if row[1] > row[0]]
+
+    def enter(
+        self, qkv: Tensor, angles: Tensor, heads: Heads, cache: Tensor, meta: RefMeta, layer: AttnLayer
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return split_heads(qkv, angles, heads)
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: RefMeta, layer: AttnLayer

@@ -19,10 +19,8 @@ from octavo.nn.embedding import Embedding, Head
 from octavo.nn.forward import Forward
 from octavo.nn.linear import Linear
 from octavo.nn.norm import RMSNorm
-from octavo.nn.protocols import CacheSpec, Part
+from octavo.nn.protocols import CacheSpec, Heads, Part
 from octavo.nn.rope import Rope, RopeSpec, read_rope
-from octavo.ops import basic
-from octavo.ops.rope import rope
 
 # far above every model, and low enough that no product of two overflows
 _WIDE, _MANY = 1 << 24, 1 << 14
@@ -92,19 +90,16 @@ class SelfAttention:
         parts = (Part("q_proj", heads * d), Part("k_proj", kv * d), Part("v_proj", kv * d))
         self.qkv = Linear(b, parts, spec.hidden, bias=spec.qkv_bias)
         self.out = Linear(b, (Part("o_proj", spec.hidden),), heads * d, bias=spec.out_bias)
-        self.norms = (
-            (RMSNorm(b / "q_norm", d, spec.eps), RMSNorm(b / "k_norm", d, spec.eps)) if spec.qk_norm else None
+        q_norm, k_norm = (
+            ((b / name).parameter("weight", d) for name in ("q_norm", "k_norm"))
+            if spec.qk_norm
+            else (None, None)
         )
-        self.attend = Attention(b, kv, d, window=window)
-        self.head_dim = d
-        self.sizes = [heads * d, kv * d, kv * d]
+        self.attend = Attention(b, Heads(heads, kv, d, q_norm, k_norm, spec.eps), window=window)
 
-    def __call__(self, x: Tensor, f: Forward, angles: Tensor) -> Tensor:
-        """[n, hidden] -> [n, hidden]; angles as nn.Rope makes them."""
-        q, k, v = (basic.heads(t, self.head_dim) for t in basic.split(self.qkv(x), self.sizes))
-        if self.norms is not None:
-            q, k = self.norms[0](q), self.norms[1](k)
-        return self.out(self.attend(rope(q, angles), rope(k, angles), v, f))
+    def __call__(self, h: Tensor, x: Tensor, f: Forward, angles: Tensor) -> Tensor:
+        """The normed stream h [n, hidden] attends; the outcome is added to x. `angles` come from nn.Rope."""
+        return self.out(self.attend(self.qkv(h), angles, f), x)
 
 
 class GatedMLP:
@@ -114,8 +109,9 @@ class GatedMLP:
         self.down = Linear(b, (Part("down_proj", spec.hidden),), spec.intermediate, bias=spec.mlp_bias)
         self.gated = GATED[spec.activation]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.down(self.gated(self.gate_up(x)))
+    def __call__(self, h: Tensor, x: Tensor) -> Tensor:
+        """The normed stream h [n, hidden] goes through; the outcome is added to x."""
+        return self.down(self.gated(self.gate_up(h)), x)
 
 
 class DecoderLayer:
@@ -125,16 +121,10 @@ class DecoderLayer:
         self.attention_norm = RMSNorm(b / "input_layernorm", spec.hidden, spec.eps)
         self.mlp_norm = RMSNorm(b / "post_attention_layernorm", spec.hidden, spec.eps)
 
-    def __call__(
-        self, x: Tensor, residual: Tensor | None, f: Forward, angles: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """x is what the layer before added to the stream, residual the stream without it."""
-        if residual is None:
-            x, residual = self.attention_norm(x), x
-        else:
-            x, residual = self.attention_norm.add(x, residual)
-        x, residual = self.mlp_norm.add(self.attention(x, f, angles), residual)
-        return self.mlp(x), residual
+    def __call__(self, x: Tensor, f: Forward, angles: Tensor) -> Tensor:
+        """The residual stream [n, hidden] before and after the layer."""
+        x = self.attention(self.attention_norm(x), x, f, angles)
+        return self.mlp(self.mlp_norm(x), x)
 
 
 class Decoder:
@@ -163,12 +153,11 @@ class Decoder:
 
     def forward(self, f: Forward) -> Tensor:
         """Hidden states [n, hidden] after the last norm."""
-        x, residual = self.embed(f.tokens), None
+        x = self.embed(f.tokens)
         angles = self.rope(f.positions)
         for layer in self.layers:
-            x, residual = layer(x, residual, f, angles)
-        assert residual is not None, "a decoder has layers"
-        return self.norm.add(x, residual)[0]
+            x = layer(x, f, angles)
+        return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[m, hidden] -> [m, vocab] float32"""

@@ -15,11 +15,15 @@ class HostBounds(NamedTuple):
     tokens: int
     max_query: int  # longest row of this step
     max_context: int  # longest context after this step
+    shared: int = 0  # leading pages of group 0 that all rows have in common; 0 where nobody looked
 
 
 @dataclass(slots=True)
 class GroupInputs:
-    """The view one cache group has of the step."""
+    """The view one cache group has of the step.
+
+    With `Forward.owners` the tables are those of all slots, and row r's is number owners[r].
+    """
 
     lengths: Tensor  # [rows] int32: context length after this step's positions
     tables: Tensor  # [rows, pages] int32: physical page of each logical page, 0 where none
@@ -28,7 +32,8 @@ class GroupInputs:
 
 @dataclass(slots=True)
 class Forward:
-    """Device inputs of one step. Rows are concatenated, nothing is padded on a CPU."""
+    """Device inputs of one step. Rows are concatenated; nothing is padded on a CPU, on a GPU all of it
+    may be: padding has no tokens (row_start stands still) or writes to page 0."""
 
     tokens: Tensor  # [n] int64
     positions: Tensor  # [n] int64, absolute
@@ -39,3 +44,5 @@ class Forward:
     bounds: HostBounds
     meta: dict[int, Any] = field(default_factory=dict)  # per group, from AttentionBackend.plan
     adapters: Tensor | None = None  # [rows] int32 adapter slot
+    owners: Tensor | None = None  # [rows] int32: the slot of each row; None: tables are row by row
+    shared: Tensor | None = None  # [1] int32: as bounds.shared, the truth on the device

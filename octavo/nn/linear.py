@@ -15,12 +15,12 @@ from octavo.nn.protocols import Part
 
 class Linear:
     """`Linear(b, (Part("q_proj", 64), Part("k_proj", 16)), 64)` fills its rows from
-    b/q_proj and b/k_proj. Call: [n, n_in] -> [n, sum of rows]."""
+    b/q_proj and b/k_proj. Call: [n, n_in] -> [n, sum of rows], added to `residual` where given."""
 
     def __init__(self, b: Build, parts: Sequence[Part], n_in: int, *, bias: bool = False) -> None:
         self.sizes = [part.rows for part in parts]
         self._weights = b.quant.linear(b, parts, n_in, bias)
         b.on_finish(self._weights)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._weights(x)
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self._weights(x, residual)

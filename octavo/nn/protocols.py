@@ -36,10 +36,30 @@ class CacheSpec(NamedTuple):
 
 
 class AttnLayer(NamedTuple):
-    """What `run` needs to know of a layer. `window` 0: everything before."""
+    """What `run` needs to know of a layer. `window` 0: everything before; `softcap` 0: none.
+
+    A cache in 8 bits holds k / k_scale and v / v_scale.
+    """
 
     scale: float
     window: int = 0
+    softcap: float = 0.0
+    k_scale: float = 1.0
+    v_scale: float = 1.0
+
+
+class Heads(NamedTuple):
+    """How a fused projection falls into heads: `heads` of queries, then `kv_heads` of keys and of values.
+
+    `q_norm` and `k_norm` [head_dim] normalise each head (RMS, `eps`) before it turns.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    q_norm: Tensor | None = None
+    k_norm: Tensor | None = None
+    eps: float = 0.0
 
 
 class AttentionBackend(Protocol):
@@ -58,6 +78,14 @@ class AttentionBackend(Protocol):
 
     def prepare(self, f: Forward, meta: Any) -> None:
         """On the device, once a step: what all layers of the group share (indices, masks)."""
+
+    def enter(
+        self, qkv: Tensor, angles: Tensor, heads: Heads, cache: Tensor, meta: Any, layer: AttnLayer
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """qkv [n, (heads + 2 kv_heads) * head_dim] -> normed and turned q, k, v as `run` takes them.
+
+        A backend that stores k and v on the way returns None for them.
+        """
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: Any, layer: AttnLayer
@@ -78,8 +106,8 @@ class Part(NamedTuple):
 class Weights(Protocol):
     """A projection's storage and arithmetic."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """[n, n_in] -> [n, n_out]"""
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[n, n_in] -> [n, n_out], added to `residual` [n, n_out] where given."""
 
     def finish(self) -> None:
         """Called once when every sink is full: repack here."""

@@ -10,9 +10,10 @@ from octavo.ops.op import op
 
 
 @op
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [n, n_in], weight [n_out, n_in], bias [n_out] -> [n, n_out]."""
-    return F.linear(x, weight, bias)
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    """x [n, n_in], weight [n_out, n_in], bias [n_out], residual [n, n_out] -> [n, n_out]."""
+    y = F.linear(x, weight, bias)
+    return y if residual is None else residual + y
 
 
 @op
@@ -21,7 +22,7 @@ def head_logits(x: Tensor, weight: Tensor) -> Tensor:
     return linear(x, weight).float()
 
 
-def _few_rows_of_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+def _few_rows_of_bfloat16(x: Tensor, *_: Tensor | None) -> bool:
     return x.dtype == torch.bfloat16 and x.shape[0] <= _FEW
 
 
@@ -29,9 +30,13 @@ _FEW = 32  # rows up to which the weights' bytes cost more than the arithmetic
 
 
 @linear.kernel("cpu", when=_few_rows_of_bfloat16)
-def _weight_first(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _weight_first(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
+) -> Tensor:
     # oneDNN streams the matrix 1.3 to 1.6 times as fast when it is the left operand, and a
     # product with one column takes a slow path of its own
     columns = x.t() if x.shape[0] > 1 else x.t().expand(-1, 2)
     y = torch.mm(weight, columns)[:, : x.shape[0]].t().contiguous()
-    return y if bias is None else y.add_(bias)
+    if bias is not None:
+        y.add_(bias)
+    return y if residual is None else y.add_(residual)

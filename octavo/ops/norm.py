@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation, alone and fused with the residual addition."""
+"""Root-mean-square normalisation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,3 @@ from octavo.ops.op import op
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., d], weight [d] -> [..., d] of x's dtype. The statistics are float32."""
     return F.rms_norm(x, weight.shape, weight, eps)
-
-
-@op
-def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x, residual [n, d] -> (rms_norm(x + residual), x + residual)."""
-    total = x + residual
-    return rms_norm.reference(total, weight, eps), total

@@ -41,8 +41,8 @@ class PlainWeights:
                 scope.sink("bias", self.bias[at:end])
             at = end
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return matmul.linear(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return matmul.linear(x, self.weight, self.bias, residual)
 
     def finish(self) -> None:
         """Nothing to repack."""
