@@ -30,8 +30,9 @@ def _weights(weight, tiles, row, rows, k, K, BK: tl.constexpr, EVEN_K: tl.conste
 def _ask(weight, step, steps, n_out, K, BN: tl.constexpr, BK: tl.constexpr, ACT: tl.constexpr, EARLY: tl.constexpr):
     """Has a step's weights fetched into L2: one pointer a cache line of 128 bytes."""
     LINE: tl.constexpr = 128 // (weight.dtype.element_ty.primitive_bitwidth // 8)
+    LINES: tl.constexpr = BK // LINE if BK > LINE else 1
     rows = tl.minimum(step // steps * BN + tl.arange(0, BN), n_out - 1).to(tl.int64)
-    columns = tl.minimum(step % steps * BK + tl.arange(0, BK // LINE) * LINE, K - 1)
+    columns = tl.minimum(step % steps * BK + tl.arange(0, LINES) * LINE, K - 1)
     spots = weight + rows[:, None] * K + columns[None, :]
     prefetch(spots, EARLY)
     if ACT is not None:
