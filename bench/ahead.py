@@ -16,7 +16,7 @@ NAMES = {"f32": "*fp32", "bf16": "*bf16", "f16": "*fp16", "f8": "*fp8e4nv", "i32
 
 
 def ahead(kernel: Any, args: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """args: a pointer as "bf16", an int as "int" (divisible by 16) or "odd", a float as "float", None, or a constexpr."""
+    """args: pointers as "bf16", ints as "int" (multiples of 16) or "odd", "float", None, constexprs."""
     signature: dict[str, str] = {}
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -44,17 +44,15 @@ def assemble(ptx: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.ptx")
         path.write_text(ptx)
-        done = subprocess.run(
-            [triton.knobs.nvidia.ptxas.path, "-v", "-arch=sm_90a", str(path), "-o", str(path.with_suffix(".cubin"))],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    said = done.stderr
-    found = {name: int(m[1]) if (m := re.search(p, said)) else -1
-             for name, p in (("registers", r"Used (\d+) registers"), ("spills", r"(\d+) bytes spill stores"))}  # fmt: skip
+        to = str(path.with_suffix(".cubin"))
+        command = [triton.knobs.nvidia.ptxas.path, "-v", "-arch=sm_90a", str(path), "-o", to]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    found = {name: int(m[1]) if (m := re.search(p, said)) else -1 for name, p in _SAID.items()}
     counts = {name: len(re.findall(p, ptx)) for name, p in _SEEN.items()}
     return {**found, **{k: v for k, v in counts.items() if v}}
 
 
+_SAID = {"registers": r"Used (\d+) registers", "spills": r"(\d+) bytes spill stores"}
 _SEEN = {
     "ld16": r"ld\.global[.\w:]*\.v4\.b32",
     "cp.async": r"cp\.async\.cg",

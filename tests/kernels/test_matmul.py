@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -95,7 +97,7 @@ def test_the_line_of_steps_is_shared_out_whole():
                 programs = programs_of(cut, n, k, processors)
                 steps, total = steps_of(cut, n, k)
                 begins = [p * total // programs for p in range(programs + 1)]
-                assert all(a < b for a, b in zip(begins, begins[1:], strict=False))
+                assert all(a < b for a, b in itertools.pairwise(begins))
                 owners = [((s + 1) * programs - 1) // total for s in range(total)]
                 assert all(begins[p] <= s < begins[p + 1] for s, p in enumerate(owners))
                 most = max(owners[t + steps - 1] - owners[t] + 1 for t in range(0, total, steps))

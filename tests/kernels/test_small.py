@@ -72,7 +72,11 @@ def entry(n, heads, kv, d, turning, dtype, cache_dtype, norm, device, apart=Fals
     outcomes = []
     for run, wide in ((entered, False), (enter.reference, True)):
         k, v = caches()
-        lift = (lambda t: None if t is None else t.double()) if wide and dtype != torch.float32 else (lambda t: t)
+        lift = (
+            (lambda t: None if t is None else t.double())
+            if wide and dtype != torch.float32
+            else (lambda t: t)
+        )
         target = [k, v] if not wide or cache_dtype == torch.float8_e4m3fn else [k.float(), v.float()]
         q = run(lift(qkv), angles, lift(q_norm), lift(k_norm), 1e-6, heads, kv, *target, slots, 0.5, 0.25)
         outcomes.append([q, *(c.float() for c in target)])
@@ -103,7 +107,18 @@ def test_enter_eight_bit_cache_saturates(device):
     qkv = torch.full((1, 3 * 64), 1e6, device=device).bfloat16()
     angles = torch.zeros(1, 2, 1, 64, device=device)
     cache = torch.zeros(1, 1, 2, 1, 64, device=device).to(torch.float8_e4m3fn)
-    entered(qkv, angles, None, None, 0.0, 1, 1, cache[:, :, 0], cache[:, :, 1], torch.zeros(1, dtype=torch.long, device=device))
+    entered(
+        qkv,
+        angles,
+        None,
+        None,
+        0.0,
+        1,
+        1,
+        cache[:, :, 0],
+        cache[:, :, 1],
+        torch.zeros(1, dtype=torch.long, device=device),
+    )
     assert (cache[:, :, 1].float() == 448).all() and F.relu(cache.float()).isfinite().all()
 
 

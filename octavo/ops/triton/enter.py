@@ -97,7 +97,9 @@ def enter_kernel(
     high = tl.load(row + HALF + lane[None, :], mask=here, other=0.0).to(tl.float32)
     cos = tl.load(angles + token * (2 * TURNING) + lane, mask=turns, other=0.0).to(tl.float32)[None, :]
     # the second half of the sines: those of the first are negated
-    sin = tl.load(angles + token * (2 * TURNING) + TURNING + HALF + lane, mask=turns, other=0.0).to(tl.float32)[None, :]
+    sin = tl.load(angles + token * (2 * TURNING) + TURNING + HALF + lane, mask=turns, other=0.0).to(
+        tl.float32
+    )[None, :]
     slot = tl.load(slots + token)
     at_page, offset = slot // page, slot % page
     k_at = at_page * k_page + offset * k_position + (head - HEADS) * k_head

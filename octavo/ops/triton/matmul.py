@@ -6,7 +6,7 @@ above, cuBLAS multiplies. Rows of float32 are exact either way (no tf32).
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from octavo.ops.triton.launch import early, interpreted
-from octavo.ops.triton.matmul_cut import Dot, Vec, cut_dot, cut_vec, pad_rows, programs_of, sharers_of
+from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of
 from octavo.ops.triton.matmul_dot import dot_kernel
 from octavo.ops.triton.matmul_vec import vec_kernel
 
@@ -47,7 +47,7 @@ class Workspace(NamedTuple):
     processors: int
 
 
-@lru_cache(maxsize=None)
+@cache
 def workspace(device: torch.device) -> Workspace:
     """Made on first use, which must not be inside a graph's capture."""
     count = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
@@ -58,22 +58,22 @@ def workspace(device: torch.device) -> Workspace:
 def skinny(x: Tensor, weight: Tensor) -> bool:
     """Whether our kernels take this product."""
     m, k = x.shape
-    if not (0 < m <= MOST and x.is_contiguous() and weight.is_contiguous() and k * weight.element_size() % 16 == 0):
+    if not (
+        0 < m <= MOST and x.is_contiguous() and weight.is_contiguous() and k * weight.element_size() % 16 == 0
+    ):
         return False
     return m == 1 or x.dtype != torch.float32  # exact float32 has no tensor cores
 
 
-def multiply(x: Tensor, weight: Tensor, terms: Terms = PLAIN, cut: Vec | Dot | None = None) -> Tensor:
+def multiply(
+    x: Tensor, weight: Tensor, terms: Terms = PLAIN, cut: Vec | Dot | None = None, out: Tensor | None = None
+) -> Tensor:
     """x [m, n_in], weight [n_out, n_in] -> [m, n_out], or half as wide with `terms.act`."""
     m, k = x.shape
     n_out = weight.shape[0] // (2 if terms.act else 1)
-    y = torch.empty(m, n_out, dtype=terms.dtype or x.dtype, device=x.device)
+    y = torch.empty(m, n_out, dtype=terms.dtype or x.dtype, device=x.device) if out is None else out
     if cut is None:
-        cut = (
-            cut_vec(n_out, k, weight.dtype, terms.act is not None)
-            if m == 1
-            else cut_dot(m, n_out, k, weight.dtype, terms.act is not None)
-        )
+        cut = choose_cut(m, n_out, k, weight.dtype, terms.act is not None)
     if isinstance(cut, Vec):
         _launch_vec(x, weight, y, terms, cut)
     else:

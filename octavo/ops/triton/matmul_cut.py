@@ -67,6 +67,11 @@ def sharers_of(cut: Dot, n_out: int, k: int, programs: int) -> int:
     return next(s for s in _SHARERS if s >= min(exact, steps))
 
 
+def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec | Dot:
+    """For m rows of weights of that dtype."""
+    return cut_vec(n_out, k, dtype, gated) if m == 1 else cut_dot(m, n_out, k, dtype, gated)
+
+
 def cut_vec(n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec:
     """For one row."""
     size = dtype.itemsize

@@ -27,7 +27,9 @@ def _weights(weight, tiles, row, rows, k, K, BK: tl.constexpr, EVEN_K: tl.conste
 
 
 @triton.jit
-def _ask(weight, step, steps, n_out, K, BN: tl.constexpr, BK: tl.constexpr, ACT: tl.constexpr, EARLY: tl.constexpr):
+def _ask(
+    weight, step, steps, n_out, K, BN: tl.constexpr, BK: tl.constexpr, ACT: tl.constexpr, EARLY: tl.constexpr
+):
     """Has a step's weights fetched into L2: one pointer a cache line of 128 bytes."""
     LINE: tl.constexpr = 128 // (weight.dtype.element_ty.primitive_bitwidth // 8)
     LINES: tl.constexpr = BK // LINE if BK > LINE else 1
@@ -47,9 +49,49 @@ def _product(w, right, sums, dtype: tl.constexpr):
 
 
 @triton.jit
+def _begin(program, programs, total):
+    """The first step of a program's run."""
+    return (program.to(tl.int64) * total // programs).to(tl.int32)
+
+
+@triton.jit
 def _owner(step, programs, total):
-    """The program whose run holds a step: runs begin at p * total // programs."""
-    return ((step + 1) * programs - 1) // total
+    """The program whose run holds a step."""
+    return (((step + 1).to(tl.int64) * programs - 1) // total).to(tl.int32)
+
+
+@triton.jit
+def _spot(place, half, M: tl.constexpr, BN: tl.constexpr, ACT: tl.constexpr):
+    """Where in `parts` a share lies: every program has two places, for the tiles at its run's ends."""
+    PAIR: tl.constexpr = 1 if ACT is None else 2
+    return (place * PAIR + half) * (BN * M) + tl.arange(0, BN)[:, None] * M + tl.arange(0, M)[None, :]
+
+
+@triton.jit
+def _leave(sums, up_sums, parts, arrived, place, others, M: tl.constexpr, BN: tl.constexpr, ACT: tl.constexpr,
+           REAL: tl.constexpr):  # fmt: skip
+    """Leaves a share of a tile for whoever comes last; true where that is oneself."""
+    tl.store(parts + _spot(place, 0, M, BN, ACT), sums)
+    if ACT is not None:
+        tl.store(parts + _spot(place, 1, M, BN, ACT), up_sums)
+    announce(REAL)
+    return tl.atomic_add(arrived, 1, sem="acq_rel") == others
+
+
+@triton.jit
+def _gather(parts, one, others, half, M: tl.constexpr, BN: tl.constexpr, ACT: tl.constexpr,
+            SHARERS: tl.constexpr):  # fmt: skip
+    """The shares of programs one, ..., one + others, in that order.
+
+    The first of them begins the tile and has its share in its second place.
+    """
+    sums = tl.zeros([BN, M], tl.float32)
+    for q in tl.static_range(SHARERS):
+        place = 2 * (one + q) + (1 if q == 0 else 0)
+        sums += tl.load(
+            parts + _spot(place, half, M, BN, ACT), mask=q <= others, other=0.0, cache_modifier=".cg"
+        )
+    return sums
 
 
 @triton.jit
@@ -62,7 +104,9 @@ def _scaled(sums, rows, scale, bias):
 
 
 @triton.jit
-def _store(sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M: tl.constexpr, ACT: tl.constexpr):
+def _store(
+    sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M: tl.constexpr, ACT: tl.constexpr
+):
     out = _scaled(sums, source, scale, bias)
     if ACT is not None:
         out = activate(out, _scaled(up_sums, source + n_out, scale, bias), ACT)
@@ -102,18 +146,17 @@ def dot_kernel(
     """y [m, n_out] = act(x [m, K] @ weight [n_out (x 2 with ACT), K].T * scale + bias) + residual.
 
     tiles: the weights once more as a tensor descriptor with blocks of [BN, BK], where the device
-    has an engine for such copies. parts: float32 [2 programs, 1 or 2, BN, M]; arrived: int32 [tiles], zero before and after.
-    SHARERS: at most so many programs share a tile (1: none does). AHEAD: how many steps are
-    asked for in L2 before the kernel waits for its predecessor.
+    has an engine for such copies. parts: float32 [2 programs, 1 or 2, BN, M]; arrived: int32
+    [tiles], zero before and after. SHARERS: at most so many programs share a tile (1: none does).
+    AHEAD: how many steps are asked for in L2 before the kernel waits for its predecessor.
     """
     start_next(EARLY)
     program = tl.program_id(0)
     programs = tl.num_programs(0)
     steps = tl.cdiv(K, BK)
     total = steps * tl.cdiv(n_out, BN)
-    begin = program * total // programs
-    end = (program + 1) * total // programs
-    in_tile = tl.arange(0, BN)
+    begin = _begin(program, programs, total)
+    end = _begin(program + 1, programs, total)
     lines = tl.arange(0, M)[None, :]
     for i in tl.static_range(AHEAD):
         _ask(weight, tl.minimum(begin + i, end - 1), steps, n_out, K, BN, BK, ACT, EARLY)
@@ -123,42 +166,29 @@ def dot_kernel(
     for it in tl.range(begin, end, num_stages=STAGES):
         tile = it // steps
         k = it % steps * BK
-        rows = tile * BN + in_tile
+        rows = tile * BN + tl.arange(0, BN)
         source = tl.minimum(rows, n_out - 1).to(tl.int64)  # past the end: read something, store nothing
         inner = k + tl.arange(0, BK)[:, None]
         right = tl.load(x + lines * K + inner, mask=(lines < m) & (inner < K), other=0.0)
-        sums = _product(_weights(weight, tiles, tile * BN, source, k, K, BK, EVEN_K), right, sums, right.dtype)
+        sums = _product(
+            _weights(weight, tiles, tile * BN, source, k, K, BK, EVEN_K), right, sums, right.dtype
+        )
         if ACT is not None:
             up = _weights(weight, tiles, tile * BN + n_out, source + n_out, k, K, BK, EVEN_K)
             up_sums = _product(up, right, up_sums, right.dtype)
         if (k + BK >= K) | (it == end - 1):
-            if SHARERS == 1:
+            first = tile * steps
+            if SHARERS == 1 or ((begin <= first) & (end >= first + steps)):
                 _store(sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M, ACT)
             else:
-                first = tile * steps
-                if (begin <= first) & (end >= first + steps):
-                    _store(sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M, ACT)
-                else:
-                    PAIR: tl.constexpr = 1 if ACT is None else 2
-                    spot = in_tile[:, None] * M + lines
-                    mine = parts + (2 * program + (begin <= first)) * (PAIR * BN * M) + spot
-                    tl.store(mine, sums)
+                place = 2 * program + (begin <= first)
+                one = _owner(first, programs, total)
+                others = _owner(first + steps - 1, programs, total) - one
+                if _leave(sums, up_sums, parts, arrived + tile, place, others, M, BN, ACT, REAL):
+                    sums = _gather(parts, one, others, 0, M, BN, ACT, SHARERS)
                     if ACT is not None:
-                        tl.store(mine + BN * M, up_sums)
-                    announce(REAL)
-                    one = _owner(first, programs, total)
-                    others = _owner(first + steps - 1, programs, total) - one
-                    if tl.atomic_add(arrived + tile, 1, sem="acq_rel") == others:
-                        sums = tl.zeros([BN, M], tl.float32)
-                        up_sums = sums
-                        for q in tl.static_range(SHARERS):
-                            # the first sharer begins the tile and left its share in its second place
-                            theirs = parts + (2 * (one + q) + (1 if q == 0 else 0)) * (PAIR * BN * M) + spot
-                            here = q <= others
-                            sums += tl.load(theirs, mask=here, other=0.0, cache_modifier=".cg")
-                            if ACT is not None:
-                                up_sums += tl.load(theirs + BN * M, mask=here, other=0.0, cache_modifier=".cg")
-                        tl.store(arrived + tile, 0)
-                        _store(sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M, ACT)
+                        up_sums = _gather(parts, one, others, 1, M, BN, ACT, SHARERS)
+                    tl.store(arrived + tile, 0)
+                    _store(sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M, ACT)
             sums = tl.zeros([BN, M], tl.float32)
             up_sums = sums

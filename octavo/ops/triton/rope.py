@@ -12,7 +12,9 @@ from octavo.ops.triton.launch import early, start_next, wait
 
 
 @triton.jit
-def angles_kernel(positions, inverse, out, n, half, scale, ROWS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+def angles_kernel(
+    positions, inverse, out, n, half, scale, ROWS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
+):
     """out [n, 2, 2 half] = (cos, cos), (-sin, sin) of positions * inverse, times scale."""
     start_next(EARLY)
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -43,6 +45,16 @@ def angles(positions: Tensor, inverse: Tensor, scale: float, dtype: torch.dtype)
     rows = max(1, 256 // block)
     first = early(positions)
     angles_kernel[(triton.cdiv(n, rows),)](
-        positions, inverse, out, n, half, scale, ROWS=rows, BLOCK=block, EARLY=first, num_warps=4, launch_pdl=first
+        positions,
+        inverse,
+        out,
+        n,
+        half,
+        scale,
+        ROWS=rows,
+        BLOCK=block,
+        EARLY=first,
+        num_warps=4,
+        launch_pdl=first,
     )
     return out
