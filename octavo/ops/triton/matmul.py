@@ -14,6 +14,8 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from octavo.ops.matmul import head_logits, linear, project
+from octavo.ops.norm import rms_norm
 from octavo.ops.triton.launch import early, interpreted
 from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of
 from octavo.ops.triton.matmul_dot import dot_kernel
@@ -110,3 +112,45 @@ def _launch_dot(x: Tensor, weight: Tensor, y: Tensor, t: Terms, cut: Dot) -> Non
         STAGES=cut.stages, AHEAD=cut.ahead, EARLY=first, REAL=not interpreted(),
         num_warps=cut.warps, launch_pdl=first,
     )  # fmt: skip
+
+
+def _is_skinny(x: Tensor, weight: Tensor, *_: object, **named: object) -> bool:
+    return skinny(x, weight)
+
+
+@linear.kernel("cuda", when=lambda x, weight, bias=None, residual=None: residual is not None)
+def _onto(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    """cuBLAS adds the product to the residual where it lies: one rounding, no pass of its own."""
+    assert residual is not None
+    residual.addmm_(x, weight.t())
+    return residual if bias is None else residual.add_(bias)
+
+
+@linear.kernel("cuda", when=_is_skinny)
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    return multiply(x, weight, Terms(bias=bias, residual=residual))
+
+
+@project.kernel("cuda", when=_is_skinny)
+def _project(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    gain: Tensor | None = None,
+    eps: float = 0.0,
+    act: str | None = None,
+) -> Tensor:
+    if gain is not None and x.shape[0] > 1:
+        x, gain = rms_norm(x, gain, eps), None
+    return multiply(x, weight, Terms(None, bias, residual, gain, eps, act))
+
+
+@head_logits.kernel("cuda", when=lambda x, weight: x.dtype != torch.float32 and x.shape[0] > MOST)
+def _many_logits(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.mm(x, weight.t(), out_dtype=torch.float32)
+
+
+@head_logits.kernel("cuda", when=_is_skinny)
+def _few_logits(x: Tensor, weight: Tensor) -> Tensor:
+    return multiply(x, weight, Terms(dtype=torch.float32))
