@@ -9,6 +9,8 @@ kernel launched without the flag starts after all before it, as usual.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -23,7 +25,12 @@ def interpreted() -> bool:
 
 def early(x: Tensor) -> bool:
     """Whether kernels on x's device may start before their predecessor ends: Hopper and later."""
-    return x.is_cuda and not interpreted() and torch.cuda.get_device_capability(x.device)[0] >= 9
+    return x.is_cuda and _hopper(x.device)
+
+
+@cache
+def _hopper(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device)[0] >= 9
 
 
 @triton.jit
