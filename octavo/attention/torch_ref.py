@@ -39,7 +39,8 @@ class TorchRef:
 
     def prepare(self, f: Forward, meta: RefMeta) -> None:
         inputs = f.groups[meta.group]
-        rows = zip(rows_on_host(f, meta.group), inputs.tables, strict=True)
+        tables = inputs.tables if f.owners is None else inputs.tables[f.owners.long()]
+        rows = zip(rows_on_host(f, meta.group), tables, strict=True)
         meta.slots = inputs.slots
         meta.rows = [(*row, table) for row, table in rows if row[1] > row[0]]
 

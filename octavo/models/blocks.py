@@ -159,6 +159,6 @@ class Decoder:
             x = layer(x, f, angles)
         return self.norm(x)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[m, hidden] -> [m, vocab] float32"""
-        return self.head(hidden)
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """[m, hidden] -> [m, vocab] float32, in `out` where given."""
+        return self.head(hidden, out)

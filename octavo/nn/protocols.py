@@ -149,8 +149,8 @@ class Model(Protocol):
     def forward(self, f: Forward) -> Tensor:
         """Hidden states [n, hidden] after the last norm; fills the caches of f."""
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[m, hidden] -> [m, vocab] float32"""
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """[m, hidden] -> [m, vocab] float32, in `out` where given."""
 
 
 class Checkpoint(Protocol):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from octavo.ops.activation import gelu_mul, gelu_tanh_mul, silu_mul
+from octavo.ops.activation import GATES
 from octavo.ops.triton.launch import activate, early, start_next, wait
 
 
@@ -41,9 +41,5 @@ def gated(x: Tensor, act: str) -> Tensor:
     return y
 
 
-def _attach(act: str) -> Callable[[Tensor], Tensor]:
-    return lambda x: gated(x, act)
-
-
-for _op, _act in ((silu_mul, "silu"), (gelu_mul, "gelu"), (gelu_tanh_mul, "gelu_tanh")):
-    _op.kernel("cuda", when=_fits, invariant=True)(_attach(_act))
+for _act, _op in GATES.items():
+    _op.kernel("cuda", when=_fits, invariant=True)(partial(gated, act=_act))

@@ -118,7 +118,7 @@ def _store(
     tl.store(y + at, out.to(y.dtype.element_ty), mask=keep)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def dot_kernel(
     x,
     weight,

@@ -11,7 +11,7 @@ from octavo.ops.rope import rope_angles
 from octavo.ops.triton.launch import early, start_next, wait
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def angles_kernel(
     positions, inverse, out, n, half, scale, ROWS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
 ):

@@ -1,0 +1,100 @@
+"""A plan's rows as the host sees them: order, padding, bounds. Knows no device.
+
+Rows with one token come first, whatever the plan's order: attention treats them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.core.messages import WORK_COLUMNS, StepPlan
+from octavo.nn.forward import HostBounds
+from octavo.runner.cuda.graphs import bucket
+
+Ints = NDArray[np.integer[Any]]
+_MIXED = (32, 64, 128, 256, 512)  # token buckets of steps that are not all decodes
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One step. Arrays [rows] follow `order`, which maps a place in the step to one in the plan."""
+
+    plan_id: int
+    slot: Ints
+    count: Ints
+    start: Ints  # upper bounds
+    logits: Ints
+    order: Ints | None  # None: as in the plan
+    bounds: HostBounds
+    padded: tuple[int, int]  # tokens, rows
+    graph: bool  # small enough to be captured
+
+    @property
+    def decode(self) -> bool:
+        return self.bounds.max_query == 1
+
+    def next(self, plan_id: int) -> Rows:
+        """The step after this one, when every row goes on by its count."""
+        bounds = self.bounds._replace(max_context=self.bounds.max_context + self.bounds.max_query)
+        return replace(self, plan_id=plan_id, start=self.start + self.count, bounds=bounds)
+
+    def table(self) -> NDArray[np.int32]:
+        """[4, padded rows] for State.set_plan."""
+        out = np.zeros((4, self.padded[1]), np.int32)
+        for row, values in enumerate((self.slot, self.count, self.logits)):
+            out[row, : len(values)] = values
+        return out
+
+    def in_plan_order(self, values: Ints) -> Ints:
+        """[rows, ...] of the step, reordered as the plan has them."""
+        if self.order is None:
+            return values
+        out = np.empty_like(values)
+        out[self.order] = values
+        return out
+
+
+def read_rows(plan: StepPlan, most_rows: int) -> Rows:
+    """From a plan that brings a work table."""
+    table = np.frombuffer(plan.work, np.int32).reshape(-1, WORK_COLUMNS)
+    assert not table[:, 3].any(), "this device verifies no drafts"
+    order = None
+    single = table[:, 2] == 1
+    if not single.all() and (single[1:] > single[:-1]).any():
+        order = np.argsort(~single, kind="stable")
+        table = table[order]
+    slot, start, count, _, logits = table.T
+    tokens, rows = int(count.sum()), len(slot)
+    longest = int(count.max(initial=0))
+    bounds = HostBounds(rows, tokens, longest, int((start + count).max(initial=0)))
+    padded, graph = _pad(tokens, rows, longest, most_rows)
+    return Rows(plan.id, slot, count, start, logits, order, bounds, padded, graph)
+
+
+def _pad(tokens: int, rows: int, longest: int, most_rows: int) -> tuple[tuple[int, int], bool]:
+    if longest <= 1:
+        wide = min(bucket(rows), most_rows)
+        return (wide, wide), rows > 0
+    for size in _MIXED:
+        if tokens <= size:
+            wide = min(1 << (rows - 1).bit_length(), most_rows)
+            return (max(size, wide), wide), True
+    return (max(tokens, rows), rows), False
+
+
+def common_pages(mirror: NDArray[np.int32], rows: Rows, page: int, worth: int) -> int:
+    """Leading pages that every row of a decode step has in common and has computed; 0 where they are
+    too few to be worth `worth` tokens, or the rows too few to share."""
+    if not rows.decode or len(rows.slot) < 2:
+        return 0
+    full = int(rows.start.min()) // page
+    if full * page < worth or (mirror[rows.slot, 0] != mirror[rows.slot[0], 0]).any():
+        return 0
+    tables = mirror[rows.slot, :full]
+    same = (tables == tables[0]).all(0)
+    pages = full if same.all() else int(same.argmin())
+    return pages if pages * page >= worth else 0
