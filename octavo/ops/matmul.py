@@ -22,7 +22,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tens
 
 
 @op
-<<<<<<< HEAD
 def project(
     x: Tensor,
     weight: Tensor,
@@ -45,15 +44,10 @@ def project(
 
 
 @op
-def head_logits(x: Tensor, weight: Tensor) -> Tensor:
-    """x [m, hidden], weight [vocab, hidden] -> float32 [m, vocab]."""
-    return linear(x, weight).float()
-=======
 def head_logits(x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
     """x [m, hidden], weight [vocab, hidden] -> float32 [m, vocab], in `out` where given."""
     logits = linear(x, weight).float()
     return logits if out is None else out.copy_(logits)
->>>>>>> main
 
 
 def _few_rows_of_bfloat16(x: Tensor, *_: Tensor | None) -> bool:

@@ -70,7 +70,10 @@ def skinny(x: Tensor, weight: Tensor) -> bool:
 def multiply(
     x: Tensor, weight: Tensor, terms: Terms = PLAIN, cut: Vec | Dot | None = None, out: Tensor | None = None
 ) -> Tensor:
-    """x [m, n_in], weight [n_out, n_in] -> [m, n_out], or half as wide with `terms.act`."""
+    """x [m, n_in], weight [n_out, n_in] -> [m, n_out], or half as wide with `terms.act`.
+
+    `out`, where given, is contiguous.
+    """
     m, k = x.shape
     n_out = weight.shape[0] // (2 if terms.act else 1)
     y = torch.empty(m, n_out, dtype=terms.dtype or x.dtype, device=x.device) if out is None else out
@@ -146,11 +149,13 @@ def _project(
     return multiply(x, weight, Terms(None, bias, residual, gain, eps, act))
 
 
-@head_logits.kernel("cuda", when=lambda x, weight: x.dtype != torch.float32 and x.shape[0] > MOST)
-def _many_logits(x: Tensor, weight: Tensor) -> Tensor:
-    return torch.mm(x, weight.t(), out_dtype=torch.float32)
+@head_logits.kernel("cuda", when=lambda x, weight, out=None: x.dtype != torch.float32 and x.shape[0] > MOST)
+def _many_logits(x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    if out is None:
+        return torch.mm(x, weight.t(), out_dtype=torch.float32)
+    return torch.mm(x, weight.t(), out_dtype=torch.float32, out=out)
 
 
 @head_logits.kernel("cuda", when=_is_skinny)
-def _few_logits(x: Tensor, weight: Tensor) -> Tensor:
-    return multiply(x, weight, Terms(dtype=torch.float32))
+def _few_logits(x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    return multiply(x, weight, Terms(dtype=torch.float32), out=out)
