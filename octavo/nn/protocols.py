@@ -106,8 +106,15 @@ class Part(NamedTuple):
 class Weights(Protocol):
     """A projection's storage and arithmetic."""
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """[n, n_in] -> [n, n_out], added to `residual` [n, n_out] where given."""
+    def __call__(
+        self,
+        x: Tensor,
+        residual: Tensor | None = None,
+        gain: Tensor | None = None,
+        eps: float = 0.0,
+        act: str | None = None,
+    ) -> Tensor:
+        """[n, n_in] -> [n, n_out], as octavo.ops.matmul.project; uses up the residual."""
 
     def finish(self) -> None:
         """Called once when every sink is full: repack here."""
