@@ -9,17 +9,28 @@ import torch
 
 
 def interpret() -> None:
-    """Before triton is imported. Its interpreter makes int() of arrays of one, which NumPy 2.4 refuses."""
+    """Before triton is imported. Two things its interpreter lacks: int() of arrays of one is refused by
+    NumPy 2.4, and bfloat16 is kept as uint16, which a product must widen first."""
     os.environ["TRITON_INTERPRET"] = "1"
+    import numpy as np
+    import triton.language as tl
     from triton.runtime import interpreter
 
-    patch = interpreter._patch_lang_tensor
+    patch, builder = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder
+    dot = builder.create_dot
 
     def patched(tensor, scope):
         patch(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
+    def widened(handle):
+        if handle.dtype != tl.bfloat16:
+            return handle
+        wide = (handle.data.astype(np.uint32) << 16).view(np.float32)
+        return interpreter.TensorHandle(wide, tl.float32)
+
     interpreter._patch_lang_tensor = patched
+    builder.create_dot = lambda self, a, b, *rest: dot(self, widened(a), widened(b), *rest)
 
 
 if not torch.cuda.is_available():

@@ -1,1 +1,1 @@
-"""Triton kernels, one file for each family. Imported only where there is a GPU (or the interpreter)."""
+"""Kernels for NVIDIA GPUs. Nothing outside a CUDA start imports this package."""

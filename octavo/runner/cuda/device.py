@@ -49,6 +49,7 @@ class CudaDevice:
         eager: bool = False,
     ) -> None:
         self._model, self._backend, self._layout, self._caches = model, backend, layout, caches
+        backend.reserve(rows, device)
         vocab = model.vocab_size
         self._state = State(rows, length, vocab, layout.groups, device)
         self._inputs = Inputs(self._state, layout.groups, caches.tensors, budget, device)
