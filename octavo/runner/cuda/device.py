@@ -27,7 +27,6 @@ from octavo.runner.cuda.results import Launched, Results
 from octavo.runner.cuda.rows import Rows, common_pages, read_rows
 from octavo.runner.cuda.state import State
 from octavo.sampling.device.edits import Masks
-from octavo.sampling.device.edits import Masks
 from octavo.sampling.device.sampler import DeviceSampler
 
 _SHARED = 512  # tokens that all rows must have in common before they are read once for all
