@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+PACKAGES = ("torch", "triton", "transformers", "tokenizers", "numpy", "vllm")
 
 
 def provenance(command: list[str] | None = None) -> dict[str, Any]:
-    """Commit, dirty flag, command, versions and device of this run."""
+    """Commit, dirty flag, command, versions and device of this run. A tree that was copied without its
+    history takes the commit from BENCH_COMMIT ("-dirty" behind it)."""
+    commit, _, dirt = os.environ.get("BENCH_COMMIT", "").partition("-")
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": _git("rev-parse", "HEAD") or commit,
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no") or dirt),
         "command": command or ["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -53,6 +55,14 @@ def _version(name: str) -> str | None:
 
 
 def _device() -> str:
+    try:
+        import torch
+    except ImportError:
+        return _cpu()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu()
+
+
+def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return f"{line.split(':', 1)[1].strip()}, {len(os.sched_getaffinity(0))} cores"

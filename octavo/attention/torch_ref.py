@@ -34,12 +34,16 @@ class TorchRef:
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         return (pages, page_size, 2, spec.kv_heads, spec.head_dim)
 
+    def reserve(self, rows: int, device: torch.device) -> None:
+        """Nothing is kept between steps."""
+
     def plan(self, spec: CacheSpec, bounds: HostBounds) -> RefMeta:
         return RefMeta(spec.group)
 
     def prepare(self, f: Forward, meta: RefMeta) -> None:
         inputs = f.groups[meta.group]
-        rows = zip(rows_on_host(f, meta.group), inputs.tables, strict=True)
+        tables = inputs.tables if f.owners is None else inputs.tables[f.owners.long()]
+        rows = zip(rows_on_host(f, meta.group), tables, strict=True)
         meta.slots = inputs.slots
         meta.rows = [(*row, table) for row, table in rows if row[1] > row[0]]
 

@@ -24,8 +24,11 @@ class DummyCheckpoint:
 
     def read(self, name: str, into: Tensor) -> None:
         # keyed by name, so that neither order nor threads of the loader change a weight
-        random = torch.Generator().manual_seed((crc32(name.encode()) << 20) ^ self._seed)
-        into.copy_(torch.empty(into.shape).uniform_(-_BOUND, _BOUND, generator=random))
+        random = torch.Generator(into.device).manual_seed((crc32(name.encode()) << 20) ^ self._seed)
+        if into.is_cuda:  # made where they stay
+            into.uniform_(-_BOUND, _BOUND, generator=random)
+        else:
+            into.copy_(torch.empty(into.shape).uniform_(-_BOUND, _BOUND, generator=random))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -32,8 +32,10 @@ class Resolved:
     fixed_len: bool
     max_num_seqs: int
     budget: int
+    fixed_budget: bool
     block_size: int
     depth: int
+    eager: bool
     cache: CacheConfig
 
 
@@ -55,8 +57,10 @@ def resolve(
         fixed_len=config.model.max_model_len is not None,
         max_num_seqs=choices.rows(),
         budget=choices.budget(),
+        fixed_budget=config.schedule.max_num_batched_tokens is not None,
         block_size=config.cache.block_size,
         depth=choices.depth(),
+        eager=config.model.enforce_eager,
         cache=config.cache,
     )
     return resolved, [*choices.made, *_without_effect(config, platform)]

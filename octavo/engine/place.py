@@ -7,18 +7,21 @@ from octavo.config import env
 from octavo.config.engine import EngineConfig
 from octavo.core.facts import ModelFiles
 from octavo.core.runner import Runner
+from octavo.executor.direct import DirectExecutor
 from octavo.executor.executor import Executor
 from octavo.executor.inline import InlineExecutor
 
 
 def make_executor(config: EngineConfig, files: ModelFiles) -> Executor:
-    """The runner in a thread of this process."""
+    """The runner in this process: in a thread of its own where the CPU computes, in the caller's where
+    a GPU does."""
+    env.calm_threads()  # libgomp looks when torch loads it
+    from octavo.platform.detect import detect
 
     def make_runner() -> Runner:
-        env.calm_threads()  # libgomp looks when torch loads it
         from octavo.runner.runner import Runner as DeviceRunner
 
         runner: Runner = DeviceRunner(config, files)
         return runner
 
-    return InlineExecutor(make_runner)
+    return DirectExecutor(make_runner) if detect().kind == "cuda" else InlineExecutor(make_runner)

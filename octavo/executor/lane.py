@@ -67,6 +67,10 @@ class Lane:
         """Hands over the oldest result if it is there."""
         if not self._flying or not self._flying[0][1].ready():
             return False
+        self.wait()
+        return True
+
+    def wait(self) -> None:
+        """Hands over the oldest result, there or not; something must be in flight."""
         step, pending = self._flying.popleft()
         step.deliver(pending.result())
-        return True

@@ -97,9 +97,9 @@ class SelfAttention:
         )
         self.attend = Attention(b, Heads(heads, kv, d, q_norm, k_norm, spec.eps), window=window)
 
-    def __call__(self, h: Tensor, x: Tensor, f: Forward, angles: Tensor) -> Tensor:
-        """The normed stream h [n, hidden] attends; the outcome is added to x. `angles` come from nn.Rope."""
-        return self.out(self.attend(self.qkv(h), angles, f), x)
+    def __call__(self, x: Tensor, norm: RMSNorm, f: Forward, angles: Tensor) -> Tensor:
+        """The stream x [n, hidden], normed, attends; the outcome is added to x. `angles`: from nn.Rope."""
+        return self.out(self.attend(self.qkv(x, norm=norm), angles, f), x)
 
 
 class GatedMLP:
@@ -107,11 +107,11 @@ class GatedMLP:
         parts = (Part("gate_proj", spec.intermediate), Part("up_proj", spec.intermediate))
         self.gate_up = Linear(b, parts, spec.hidden, bias=spec.mlp_bias)
         self.down = Linear(b, (Part("down_proj", spec.hidden),), spec.intermediate, bias=spec.mlp_bias)
-        self.gated = GATED[spec.activation]
+        self.act = GATED[spec.activation]
 
-    def __call__(self, h: Tensor, x: Tensor) -> Tensor:
-        """The normed stream h [n, hidden] goes through; the outcome is added to x."""
-        return self.down(self.gated(self.gate_up(h)), x)
+    def __call__(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """The stream x [n, hidden], normed, goes through; the outcome is added to x."""
+        return self.down(self.gate_up(x, norm=norm, act=self.act), x)
 
 
 class DecoderLayer:
@@ -123,8 +123,8 @@ class DecoderLayer:
 
     def __call__(self, x: Tensor, f: Forward, angles: Tensor) -> Tensor:
         """The residual stream [n, hidden] before and after the layer."""
-        x = self.attention(self.attention_norm(x), x, f, angles)
-        return self.mlp(self.mlp_norm(x), x)
+        x = self.attention(x, self.attention_norm, f, angles)
+        return self.mlp(x, self.mlp_norm)
 
 
 class Decoder:
@@ -159,6 +159,6 @@ class Decoder:
             x = layer(x, f, angles)
         return self.norm(x)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[m, hidden] -> [m, vocab] float32"""
-        return self.head(hidden)
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """[m, hidden] -> [m, vocab] float32, in `out` where given."""
+        return self.head(hidden, out)

@@ -118,10 +118,11 @@ class NativeDecoder:
         self._layers.run(n, {_HIDDEN: hidden}, f)
         return hidden
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[m, hidden] -> [m, vocab] float32"""
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """[m, hidden] -> [m, vocab] float32, in `out` where given."""
         hidden = hidden.float().contiguous()
-        out = torch.empty(hidden.shape[0], self.vocab_size)
+        if out is None:
+            out = torch.empty(hidden.shape[0], self.vocab_size)
         self._head.run(hidden.shape[0], {0: hidden, 1: out})
         return out
 

@@ -28,5 +28,5 @@ class Head:
             b.ignore("weight")  # some checkpoints store the tied matrix twice
             self.weight = tied.weight
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        return matmul.head_logits(hidden, self.weight)
+    def __call__(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        return matmul.head_logits(hidden, self.weight, out)

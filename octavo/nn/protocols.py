@@ -73,6 +73,9 @@ class AttentionBackend(Protocol):
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         """Shape of a layer's cache; axis 0 is the page."""
 
+    def reserve(self, rows: int, device: torch.device) -> None:
+        """Steps will have up to `rows` rows: memory that must not move is taken now."""
+
     def plan(self, spec: CacheSpec, bounds: HostBounds) -> Any:
         """On the host, without tensors: the group's Meta for this step."""
 
@@ -106,8 +109,15 @@ class Part(NamedTuple):
 class Weights(Protocol):
     """A projection's storage and arithmetic."""
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """[n, n_in] -> [n, n_out], added to `residual` [n, n_out] where given."""
+    def __call__(
+        self,
+        x: Tensor,
+        residual: Tensor | None = None,
+        gain: Tensor | None = None,
+        eps: float = 0.0,
+        act: str | None = None,
+    ) -> Tensor:
+        """[n, n_in] -> [n, n_out], as octavo.ops.matmul.project; uses up the residual."""
 
     def finish(self) -> None:
         """Called once when every sink is full: repack here."""
@@ -142,8 +152,8 @@ class Model(Protocol):
     def forward(self, f: Forward) -> Tensor:
         """Hidden states [n, hidden] after the last norm; fills the caches of f."""
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[m, hidden] -> [m, vocab] float32"""
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """[m, hidden] -> [m, vocab] float32, in `out` where given."""
 
 
 class Checkpoint(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from octavo.ops.op import op
+from octavo.ops.op import Op, op
 
 
 @op
@@ -27,3 +27,6 @@ def gelu_tanh_mul(x: Tensor) -> Tensor:
     """As gelu_mul with the tanh approximation."""
     gate, up = x.chunk(2, -1)
     return F.gelu(gate, approximate="tanh").mul_(up)
+
+
+GATES: dict[str, Op[[Tensor], Tensor]] = {"silu": silu_mul, "gelu": gelu_mul, "gelu_tanh": gelu_tanh_mul}

@@ -25,10 +25,11 @@ def rope(x: Tensor, angles: Tensor) -> Tensor:
     """x [n, heads, head_dim], angles [n, 2, 1, d] with d <= head_dim -> rotated copy of x.
 
     The first half of sin is negated, so rotating a half turn is a roll:
-    (a, b) -> (a cos - b sin, b cos + a sin). Dimensions past d are left alone.
+    (a, b) -> (a cos - b sin, b cos + a sin). Dimensions past d are left alone. Wider angles
+    than x make for wider arithmetic, not for a wider result.
     """
     d = angles.shape[-1]
     part = x[..., :d]
     turned = torch.cat((part[..., d // 2 :], part[..., : d // 2]), -1)
-    out = torch.addcmul(part * angles[:, 0], turned, angles[:, 1])
+    out = torch.addcmul(part * angles[:, 0], turned, angles[:, 1]).to(x.dtype)
     return out if d == x.shape[-1] else torch.cat((out, x[..., d:]), -1)

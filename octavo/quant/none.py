@@ -41,8 +41,15 @@ class PlainWeights:
                 scope.sink("bias", self.bias[at:end])
             at = end
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return matmul.linear(x, self.weight, self.bias, residual)
+    def __call__(
+        self,
+        x: Tensor,
+        residual: Tensor | None = None,
+        gain: Tensor | None = None,
+        eps: float = 0.0,
+        act: str | None = None,
+    ) -> Tensor:
+        return matmul.project(x, self.weight, self.bias, residual, gain, eps, act)
 
     def finish(self) -> None:
         """Nothing to repack."""

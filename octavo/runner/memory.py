@@ -40,15 +40,22 @@ class MemoryPlan(NamedTuple):
     decisions: tuple[Decision, ...]
 
 
-def plan_memory(r: Resolved, costs: Costs, platform: Platform) -> MemoryPlan:
-    """UserError, naming a flag and a value that works, where the plan cannot fit."""
-    return _Planner(r, costs, platform).plan()
+def plan_memory(
+    r: Resolved, costs: Costs, platform: Platform, measured: tuple[MemoryRow, ...] | None = None
+) -> MemoryPlan:
+    """UserError, naming a flag and a value that works, where the plan cannot fit.
+
+    `measured` replaces the estimate of everything but the cache.
+    """
+    return _Planner(r, costs, platform, measured).plan()
 
 
 class _Planner:
-    def __init__(self, r: Resolved, costs: Costs, platform: Platform) -> None:
+    def __init__(
+        self, r: Resolved, costs: Costs, platform: Platform, measured: tuple[MemoryRow, ...] | None
+    ) -> None:
         self.r, self.costs, self.platform = r, costs, platform
-        self.fixed = _fixed_rows(r, costs)
+        self.fixed = measured or _fixed_rows(r, costs)
         self.base = sum(row.nbytes for row in self.fixed)
         self.exact = r.cache.kv_cache_memory_bytes is not None or r.cache.num_gpu_blocks_override is not None
         share = int(r.cache.gpu_memory_utilization * platform.memory_total)
@@ -80,6 +87,8 @@ class _Planner:
 
     @property
     def scratch(self) -> int:
+        if self.platform.kind != "cpu":
+            return 0  # kernels read the cache where it is
         return 2 * -(-self.costs.page // max(1, self.costs.layers))
 
     def need(self, length: int) -> int:
@@ -178,10 +187,13 @@ class _Planner:
         return share if share <= 1 and need <= self.platform.memory_free else None
 
     def summary(self, rows: tuple[MemoryRow, ...]) -> tuple[MemoryRow, ...]:
+        total = sum(row.nbytes for row in rows)
+        allowed = f"of {_size(self.limit)} allowed"
+        if not self.scratch:
+            return (MemoryRow("total", total, allowed),)
         pages = rows[-1].nbytes // self.costs.page
         gathered = MemoryRow("attention scratch", pages * self.scratch, "one layer of the cache, gathered")
-        total = sum(row.nbytes for row in rows) + gathered.nbytes
-        return gathered, MemoryRow("total", total, f"of {_size(self.limit)} allowed")
+        return gathered, MemoryRow("total", total + gathered.nbytes, allowed)
 
 
 def _fixed_rows(r: Resolved, costs: Costs) -> tuple[MemoryRow, ...]:

@@ -10,8 +10,7 @@ from octavo.core.errors import NotFound
 from octavo.core.facts import ModelFiles, Ready
 from octavo.core.messages import StepMasks, StepPlan
 from octavo.core.runner import Pending, Progress
-from octavo.runner.device import Device
-from octavo.runner.start import start
+from octavo.runner.start import Steps, start
 
 
 class Runner:
@@ -20,7 +19,7 @@ class Runner:
     def __init__(self, config: EngineConfig, files: ModelFiles) -> None:
         self._config = config
         self._files = files
-        self._device: Device | None = None
+        self._device: Steps | None = None
         self._ready: Ready | None = None
 
     def start(self, progress: Progress) -> Ready:
@@ -52,6 +51,6 @@ class Runner:
         assert self._ready is not None, "start comes first"
         return [(row.name, row.nbytes, row.note) for row in self._ready.memory]
 
-    def _started(self) -> Device:
+    def _started(self) -> Steps:
         assert self._device is not None, "start comes first"
         return self._device

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -18,9 +18,9 @@ from octavo.checkpoint.open import open_checkpoint
 from octavo.config.engine import EngineConfig
 from octavo.config.resolve import Resolved, resolve
 from octavo.core.facts import CachePlan, Decision, ModelFacts, ModelFiles, Platform, Ready
-from octavo.core.messages import Admission, StepPlan, Work, pack_work
+from octavo.core.messages import Admission, StepMasks, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
-from octavo.core.runner import Progress
+from octavo.core.runner import Pending, Progress
 from octavo.models.facts import model_facts
 from octavo.models.registry import Survey, build, survey
 from octavo.nn.build import Build
@@ -44,6 +44,7 @@ class Drawing(NamedTuple):
     backend: AttentionBackend
     quant: Quantization
     layout: Layout
+    costs: Costs
     memory: MemoryPlan
     decisions: tuple[Decision, ...]
     native: NativePlan | None
@@ -67,29 +68,50 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
         backend, needs = native.backend, native.needs
         chosen = Decision("attention", backend.name, "the native library runs the whole step")
     layout = lay_out(needs.specs, backend, resolved.block_size, DTYPES[resolved.kv_dtype])
-    memory = plan_memory(resolved, _costs(resolved, facts, needs, layout), platform)
+    costs = _costs(resolved, facts, needs, layout)
+    memory = plan_memory(resolved, costs, platform)
     spread = (Decision("threads", str(threads), "cores this process may use"),) if threads else ()
     made = (*decisions, *spread, kernels, chosen, *memory.decisions)
-    return Drawing(resolved, facts, platform, backend, quant, layout, memory, made, native)
+    return Drawing(resolved, facts, platform, backend, quant, layout, costs, memory, made, native)
 
 
-def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[Device, Ready]:
+class Steps(Protocol):
+    """What carries out plans: runner/device.py on a CPU, runner/cuda/device.py on a GPU."""
+
+    def forward(self, plan: StepPlan) -> None: ...
+    def sample(self, masks: StepMasks | None) -> Pending: ...
+    def close(self) -> None: ...
+
+
+def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[Steps, Ready]:
     """Loads the model and proves it with a step. Raises typed errors naming field and remedy."""
     began = time.perf_counter()
     overrides = config.model.hf_overrides
     checkpoint = open_checkpoint(files, config.model.load_format, overrides=overrides, seed=config.model.seed)
+    device: Steps
     with closing(checkpoint):
         plan = draw_up(config, files, checkpoint)
         progress("plan", 1.0)
-        where = torch.device(plan.platform.kind)
-        caches = Caches(plan.layout, plan.memory.pages, DTYPES[plan.resolved.kv_dtype], where)
-        model = _load(plan, checkpoint, where, progress)
-    rows, length = plan.resolved.max_num_seqs, plan.memory.max_model_len
-    device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length)
+        if plan.platform.kind == "cuda":
+            from octavo.runner.cuda.start import start_cuda  # triton is there only where a GPU is
+
+            model = _load(plan, checkpoint, torch.device("cuda"), progress)
+            device, plan = start_cuda(plan, model, progress)
+        else:
+            device = _start_cpu(plan, checkpoint, progress)
     _warm_up(device, plan)
-    caches.populate()
     progress("warm-up", 1.0)
     return device, _ready(plan, plan.decisions, time.perf_counter() - began)
+
+
+def _start_cpu(plan: Drawing, checkpoint: Checkpoint, progress: Progress) -> Device:
+    where = torch.device("cpu")
+    caches = Caches(plan.layout, plan.memory.pages, DTYPES[plan.resolved.kv_dtype], where)
+    model = _load(plan, checkpoint, where, progress)
+    rows, length = plan.resolved.max_num_seqs, plan.memory.max_model_len
+    device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length)
+    caches.populate()
+    return device
 
 
 def _load(plan: Drawing, checkpoint: Checkpoint, where: torch.device, progress: Progress) -> Model:
@@ -141,7 +163,7 @@ def _ready(plan: Drawing, decisions: tuple[Decision, ...], seconds: float) -> Re
     )
 
 
-def _warm_up(device: Device, plan: Drawing) -> None:
+def _warm_up(device: Steps, plan: Drawing) -> None:
     """A prompt and a decode on slot 0, so that the first request finds everything in place."""
     page = plan.resolved.block_size
     count = min(4, page - 1, plan.memory.max_model_len - 1)
@@ -157,4 +179,4 @@ def _warm_up(device: Device, plan: Drawing) -> None:
     )
     for step in steps:
         device.forward(step)
-        device.sample(None)
+        device.sample(None).result()

@@ -8,6 +8,7 @@ from typing import Any
 
 from octavo.core.facts import CacheGroup
 from octavo.core.request import EngineRequest, GrammarSpec, Sampling
+from octavo.executor import direct as executor_here
 from octavo.executor.inline import InlineExecutor
 from octavo.executor.process import ProcessExecutor
 from octavo.scheduler.state import Limits
@@ -63,7 +64,7 @@ def run_of(
 class Executors:
     """Makes every executor over the same fake device; closes what it made."""
 
-    NAMES = ("direct", "inline", "process", "pipeline")
+    NAMES = ("direct", "here", "inline", "process", "pipeline")
 
     def __init__(self, name: str, groups: tuple[CacheGroup, ...], drafts: int, pages: int = 400) -> None:
         self.name = name
@@ -84,6 +85,8 @@ class Executors:
         executor: Any
         if self.name == "inline":
             executor = InlineExecutor(self._runner)
+        elif self.name == "here":
+            executor = executor_here.DirectExecutor(self._runner)
         else:
             executor = ProcessExecutor("tests.fakes:runner_factory", self.config)
         self.made.append(executor)

@@ -15,20 +15,21 @@ import pytest
 from octavo.core.errors import EngineDead, Fault
 from octavo.core.messages import Admission, StepMasks, StepPlan, StepResult, Work, pack_work
 from octavo.core.request import Sampling
+from octavo.executor.direct import DirectExecutor
 from octavo.executor.inline import InlineExecutor
 from octavo.executor.lane import Lane, Step
 from octavo.executor.process import ProcessExecutor
 from tests.contract.device.cases import FULL, Executors, requests, run_of
 from tests.fakes import VOCAB, WORDS, FakeRunner, Shape, plan_of
 
-THREADED = ("inline", "process")
+REAL = ("here", "inline", "process")
 
 
-def executor_of(name: str, **config: Any) -> InlineExecutor | ProcessExecutor:
+def executor_of(name: str, **config: Any) -> DirectExecutor | InlineExecutor | ProcessExecutor:
     executors = Executors(name, (FULL,), drafts=0)
     executors.config.update(config)
-    if name == "inline":
-        return InlineExecutor(executors._runner)
+    if name != "process":
+        return {"here": DirectExecutor, "inline": InlineExecutor}[name](executors._runner)
     return ProcessExecutor("tests.fakes:runner_factory", executors.config)
 
 
@@ -47,7 +48,7 @@ def masks(number: int) -> StepMasks:
     return StepMasks(plan_id=number, rows=((0, 0),), bits=((1 << VOCAB) - 1).to_bytes(4 * WORDS, "little"))
 
 
-@pytest.mark.parametrize("name", THREADED)
+@pytest.mark.parametrize("name", REAL)
 def test_start_results_calls_and_close(name: str) -> None:
     executor = executor_of(name)
     stages: list[tuple[str, float]] = []
@@ -63,7 +64,7 @@ def test_start_results_calls_and_close(name: str) -> None:
         executor.close()
 
 
-@pytest.mark.parametrize("name", THREADED)
+@pytest.mark.parametrize("name", REAL)
 def test_results_come_while_a_mask_is_awaited(name: str) -> None:
     """Plan 1 waits for masks that follow from result 0: it must not hold result 0 back."""
     executor = executor_of(name, polls=5)
@@ -78,7 +79,7 @@ def test_results_come_while_a_mask_is_awaited(name: str) -> None:
         executor.close()
 
 
-@pytest.mark.parametrize("name", THREADED)
+@pytest.mark.parametrize("name", REAL)
 def test_a_broken_step_fails_it_and_every_later_one(name: str) -> None:
     executor = executor_of(name, fail_at=1, polls=0)
     executor.start(lambda stage, share: None)
@@ -92,7 +93,7 @@ def test_a_broken_step_fails_it_and_every_later_one(name: str) -> None:
         executor.close()
 
 
-@pytest.mark.parametrize("name", THREADED)
+@pytest.mark.parametrize("name", REAL)
 def test_a_failed_start_is_told(name: str) -> None:
     executor = executor_of(name, groups=[["a group without a kind"]])
     with pytest.raises(Fault, match="TypeError"):
@@ -100,7 +101,7 @@ def test_a_failed_start_is_told(name: str) -> None:
     executor.close()
 
 
-@pytest.mark.parametrize("name", THREADED)
+@pytest.mark.parametrize("name", REAL)
 def test_closing_fails_what_is_open(name: str) -> None:
     executor = executor_of(name)
     executor.start(lambda stage, share: None)
@@ -164,7 +165,7 @@ def test_launches_go_ahead_of_waiting_for_results() -> None:
     assert delivered == [0, 1]
 
 
-@pytest.mark.parametrize("name", THREADED)
+@pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_answers_through_threads_and_processes(name: str, depth: int) -> None:
     executors = Executors(name, (FULL,), drafts=2, pages=40)

@@ -48,7 +48,7 @@ def test_gated_activations(name: str, act: object) -> None:
     x = torch.randn(4, 20) * 3
     kept = x.clone()
     wide = x.double()
-    close(GATED[name](x), act(wide[:, :10]) * wide[:, 10:])  # type: ignore[operator]
+    close(activation.GATES[GATED[name]](x), act(wide[:, :10]) * wide[:, 10:])  # type: ignore[operator]
     assert torch.equal(x, kept), "an op leaves its input alone"
 
 

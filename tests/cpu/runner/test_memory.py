@@ -36,7 +36,7 @@ def resolved(**given) -> Resolved:
     cache = {key: given.pop(key) for key in list(given) if key in CacheConfig.__dataclass_fields__}
     base = dict(
         dtype="float32", kv_dtype="float32", load_format="gguf", max_model_len=8192, fixed_len=False, max_num_seqs=64,
-        budget=512, block_size=16, depth=2, cache=CacheConfig(**cache),
+        budget=512, fixed_budget=False, block_size=16, depth=2, eager=False, cache=CacheConfig(**cache),
     )  # fmt: skip
     return Resolved(**{**base, **given})
 

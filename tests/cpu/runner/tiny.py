@@ -38,9 +38,14 @@ CONFIG = dict(
 )
 
 
-def tiny_model(seed: int = 0, **changes: Any) -> tuple[Model, AttentionBackend]:
-    backend = CPUAttention()
-    b = Build.root({}, dtype=torch.float32, backend=backend, quant=Plain())
+def tiny_model(
+    seed: int = 0,
+    backend: AttentionBackend | None = None,
+    device: str | torch.device = "cpu",
+    **changes: Any,
+) -> tuple[Model, AttentionBackend]:
+    backend = backend or CPUAttention()
+    b = Build.root({}, dtype=torch.float32, backend=backend, quant=Plain(), device=device)
     model = build(HFConfig({**CONFIG, **changes}), b)
     tensors = checkpoint_tensors(seed, **changes)
     for sink in b.sinks():

@@ -1,0 +1,110 @@
+"""The same offline workloads on any engine with vLLM's LLM and SamplingParams.
+
+    python -m bench.engine --module octavo --model bench/models/llama-8b --workloads one,eight --out r.json
+
+Weights are random ("dummy") and prompts are random token ids, so that nothing is downloaded; `--model` is a
+folder with a config.json. The first repeat of a workload warms up and does not count; a shared prefix is in
+the cache from then on. `--engine-args` is a JSON object of further arguments of LLM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.record import provenance, spread, write
+
+Request = tuple[list[int], int]  # prompt, tokens to generate
+
+
+class Workload(NamedTuple):
+    requests: int
+    prompt: tuple[int, int]  # fewest and most tokens
+    output: tuple[int, int]
+    shared: int = 0  # tokens that all prompts begin with
+    temperature: float = 0.0
+
+
+WORKLOADS = {
+    "one": Workload(1, (128, 128), (256, 256)),
+    "eight": Workload(8, (128, 128), (256, 256)),
+    "batch64": Workload(64, (512, 512), (256, 256)),
+    "batch256": Workload(256, (512, 512), (256, 256)),
+    "prefill": Workload(64, (2048, 2048), (1, 1)),
+    "shared": Workload(128, (64, 64), (64, 64), shared=4096),
+    "spread256": Workload(256, (100, 1024), (100, 1024), temperature=0.6),
+}
+
+
+def requests(w: Workload, vocab: int, seed: int) -> list[Request]:
+    common, own = random.Random(7), random.Random(seed)
+    prefix = [common.randrange(10, vocab) for _ in range(w.shared)]
+    made = []
+    for _ in range(w.requests):
+        length, output = own.randint(*w.prompt), own.randint(*w.output)
+        made.append((prefix + [own.randrange(10, vocab) for _ in range(length)], output))
+    return made
+
+
+def run(llm: Any, params: Callable[..., Any], w: Workload, vocab: int, repeats: int) -> dict[str, Any]:
+    """Seconds of each repeat and what follows from their median."""
+    seconds = []
+    for repeat in range(repeats + 1):
+        asked = requests(w, vocab, 100 + repeat)
+        sampling = [
+            params(temperature=w.temperature, max_tokens=n, ignore_eos=True, detokenize=False)
+            for _, n in asked
+        ]
+        prompts = [{"prompt_token_ids": ids} for ids, _ in asked]
+        began = time.perf_counter()
+        outputs = llm.generate(prompts, sampling, use_tqdm=False)
+        seconds.append(time.perf_counter() - began)
+        got, wanted = sum(len(o.outputs[0].token_ids) for o in outputs), sum(n for _, n in asked)
+        assert got == wanted, f"{got} tokens came, {wanted} were asked for"
+    counted = spread(seconds[1:])
+    middle, longest = counted["median"], max(n for _, n in asked)
+    return {
+        "seconds": counted,
+        "each": [round(s, 4) for s in seconds[1:]],
+        "output_tokens_per_s": round(wanted / middle, 1),
+        "prompt_tokens_per_s": round(sum(len(ids) for ids, _ in asked) / middle, 1),
+        "ms_per_step": round(1e3 * middle / longest, 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--module", default="octavo")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--workloads", default="one,eight,batch64,batch256,prefill,shared")
+    parser.add_argument("--engine-args", type=json.loads, default={})
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    vocab = json.loads((Path(args.model) / "config.json").read_text())["vocab_size"]
+    settings = {
+        "load_format": "dummy", "skip_tokenizer_init": True, "max_model_len": 8192,
+        "gpu_memory_utilization": 0.9, "dtype": "bfloat16",
+    }  # fmt: skip
+    began = time.perf_counter()
+    engine = importlib.import_module(args.module)
+    llm = engine.LLM(model=args.model, **{**settings, **args.engine_args})
+    rows: list[dict[str, Any]] = [{"workload": "start", "seconds": time.perf_counter() - began}]
+    print(json.dumps(rows[0]), flush=True)
+    for name in args.workloads.split(","):
+        row = run(llm, engine.SamplingParams, WORKLOADS[name], vocab, args.repeats)
+        rows.append({"workload": name, **WORKLOADS[name]._asdict(), **row})
+        print(json.dumps(rows[-1]), flush=True)
+    if args.out:
+        about = {"module": args.module, "model": args.model, "engine_args": args.engine_args}
+        write(args.out, {**provenance(), **about, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

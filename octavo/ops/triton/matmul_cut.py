@@ -1,0 +1,88 @@
+"""How skinny products are cut into programs: frozen from measurements on an H100, plain numbers.
+
+Knows nothing of tensors or launches.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class Vec(NamedTuple):
+    """One row: a program makes `rows` outputs, `columns` inputs at a time."""
+
+    rows: int
+    columns: int
+    warps: int
+
+
+class Dot(NamedTuple):
+    """A few rows: tiles of `tile` outputs by `depth` inputs, `stages` of them in flight.
+
+    `fill` programs a processor share all steps equally; 0: one program a tile. `ahead`: steps
+    fetched into L2 before the kernel's turn. `engine`: tiles come through the copy engine (TMA).
+    """
+
+    tile: int
+    depth: int
+    warps: int
+    stages: int
+    fill: int
+    ahead: int = 2
+    engine: bool = True
+
+
+_SHARERS = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
+def pad_rows(m: int) -> int:
+    """The tensor cores' width for m rows."""
+    return 16 if m <= 16 else 32 if m <= 32 else 64
+
+
+def steps_of(cut: Dot, n_out: int, k: int) -> tuple[int, int]:
+    """(steps a tile, steps in all)"""
+    steps = -(-k // cut.depth)
+    return steps, steps * -(-n_out // cut.tile)
+
+
+def programs_of(cut: Dot, n_out: int, k: int, processors: int) -> int:
+    steps, total = steps_of(cut, n_out, k)
+    tiles = total // steps
+    if not cut.fill:
+        return tiles
+    most = total // max(1, -(-steps // (_SHARERS[-1] - 1)))  # so that no tile has too many sharers
+    return max(1, min(total, most, processors * cut.fill))
+
+
+def sharers_of(cut: Dot, n_out: int, k: int, programs: int) -> int:
+    """A bound on the programs that share a tile, from few values (each is compiled for itself)."""
+    steps, total = steps_of(cut, n_out, k)
+    run, rest = divmod(total, programs)
+    if rest == 0 and run % steps == 0:
+        return 1
+    exact = steps // run if rest == 0 and steps % run == 0 else (steps - 2) // run + 2
+    return next(s for s in _SHARERS if s >= min(exact, steps))
+
+
+def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec | Dot:
+    """For m rows of weights of that dtype."""
+    return cut_vec(n_out, k, dtype, gated) if m == 1 else cut_dot(m, n_out, k, dtype, gated)
+
+
+def cut_vec(n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec:
+    """For one row."""
+    size = dtype.itemsize
+    columns = 2048 if k * size >= 4096 else 1024
+    columns = columns * 2 if size == 1 and k >= 4096 else columns
+    rows = 2 if gated or size == 4 else 4
+    return Vec(rows, columns, 8 if columns * size >= 4096 else 4)
+
+
+def cut_dot(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Dot:
+    """For 2 to 64 rows."""
+    depth = 256 if dtype.itemsize == 1 else 128
+    stages = 4 if m <= 32 else 3
+    return Dot(64, depth, 4, stages, 1 if gated or m > 32 else 2)

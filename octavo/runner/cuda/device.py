@@ -1,0 +1,239 @@
+"""One GPU's steps: F (slots, inputs, model up to the logits) and S (stages, draw, commit).
+
+Every call returns as soon as its launches are queued. Steps of a known size replay captured graphs;
+large or unusual ones are launched kernel by kernel, through the same code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octavo.core.events import StepStats
+from octavo.core.messages import StepMasks, StepPlan
+from octavo.nn.attention import prepare
+from octavo.nn.forward import HostBounds
+from octavo.nn.protocols import AttentionBackend, Model
+from octavo.ops.triton.settle import settle
+from octavo.runner.cache import Caches, Layout
+from octavo.runner.cuda.graphs import Graphs, buckets
+from octavo.runner.cuda.inputs import Inputs
+from octavo.runner.cuda.logprobs import Logprobs
+from octavo.runner.cuda.results import Launched, Results
+from octavo.runner.cuda.rows import Rows, common_pages, read_rows
+from octavo.runner.cuda.state import State
+from octavo.sampling.device.edits import Masks
+from octavo.sampling.device.sampler import DeviceSampler
+
+_SHARED = 512  # tokens that all rows must have in common before they are read once for all
+
+
+class CudaDevice:
+    """`rows` slots for requests of up to `length` tokens. Every call comes from one thread."""
+
+    def __init__(
+        self,
+        model: Model,
+        backend: AttentionBackend,
+        layout: Layout,
+        caches: Caches,
+        *,
+        rows: int,
+        length: int,
+        budget: int,
+        device: torch.device,
+        eager: bool = False,
+    ) -> None:
+        self._model, self._backend, self._layout, self._caches = model, backend, layout, caches
+        backend.reserve(rows, device)
+        vocab = model.vocab_size
+        self._state = State(rows, length, vocab, layout.groups, device)
+        self._inputs = Inputs(self._state, layout.groups, caches.tensors, budget, device)
+        self._sampler = DeviceSampler(rows, vocab, self._state.tokens, device)
+        self._logits = torch.zeros(rows, vocab, dtype=torch.float32, device=device)
+        self._drawn = torch.zeros(rows, dtype=torch.int32, device=device)
+        self._out = torch.zeros(3, rows, dtype=torch.int32, device=device)
+        self._results = Results(rows, device)
+        self._logprobs = Logprobs(model, device)
+        self._graphs = Graphs(device, eager=eager)
+        self._rows: Rows | None = None  # of the last plan that had any
+        self._shared = 0
+        self._step: Rows | None = None  # F launched, S not yet
+        self._plan_id = -1
+        self._copied: tuple[int, ...] = ()
+        self._hidden: Tensor | None = None
+        self._forward_s = 0.0
+
+    @property
+    def logits(self) -> Tensor:
+        """[rows, vocab] of the last step, before or after the stages edited them."""
+        return self._logits
+
+    # ---- F ------------------------------------------------------------------------------------
+
+    def forward(self, plan: StepPlan) -> None:
+        """Release, admit, feed, blocks, copies, then the model up to the logits."""
+        began = time.perf_counter()
+        self._take_in(plan)
+        step = self._step = self._next_rows(plan)
+        self._plan_id, self._hidden = plan.id, None
+        with torch.inference_mode():
+            self._state.flush()
+            self._sampler.flush()
+            if plan.copies:
+                self._caches.copy(plan.copies)
+            if step is not None:
+                self._launch(step)
+        self._forward_s = time.perf_counter() - began
+
+    def _take_in(self, plan: StepPlan) -> None:
+        for slot in plan.release:
+            self._release(slot)
+        for a in plan.admit:
+            self._release(a.slot)
+            self._state.admit(a)
+            self._sampler.admit(a)
+            self._logprobs.admit(a)
+        for slot, position, tokens in plan.feed:
+            self._state.feed(slot, position, tokens)
+        for slot, group, first, ids in plan.blocks:
+            self._state.set_blocks(slot, group, first, ids)
+        self._copied = tuple(copy.id for copy in plan.copies)
+
+    def _release(self, slot: int) -> None:
+        self._state.release(slot)
+        self._sampler.release(slot)
+        self._logprobs.release(slot)
+
+    def _next_rows(self, plan: StepPlan) -> Rows | None:
+        if plan.same:
+            self._rows = self._rows and self._rows.next(plan.id)
+            return self._rows
+        if not plan.work:
+            self._rows = None
+            return None
+        rows = self._rows = read_rows(plan, self._state.slots)
+        page = self._layout.groups[0].tokens_per_page
+        self._shared = common_pages(self._state.mirror[0], rows, page, _SHARED)
+        self._state.set_plan(rows.table(), self._shared)
+        return rows
+
+    def _launch(self, step: Rows) -> None:
+        """The model on the step's rows. A graph is captured for bounds that hold for every step of its
+        size."""
+        tokens, rows = step.padded
+        if not step.graph or self._logprobs.wants_prompt(step):
+            self._hidden = self._launch_eagerly(step)
+            return
+        longest = 1 if step.decode else tokens
+        bounds = HostBounds(rows, tokens, longest, self._state.length, self._shared and self._state.length)
+        key = ("F", tokens, rows, longest, bool(self._shared))
+        try:
+            self._graphs.run(key, lambda: self._compute(tokens, rows, bounds))
+        except torch.OutOfMemoryError:
+            self._hidden = self._launch_eagerly(step.exact())
+
+    def _launch_eagerly(self, step: Rows) -> Tensor:
+        """Where memory runs out, the step is computed in pieces: the first rows, then the others, or the
+        first tokens of a long row. That changes no result, since rows only look back."""
+        bounds = step.bounds._replace(shared=self._shared)
+        try:
+            return self._compute(*step.padded, bounds, step.first)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            pieces = step.halves()
+            if pieces is None:
+                raise
+        hidden = []
+        for piece in pieces:
+            self._state.set_plan(piece.table(), 0)
+            self._state.flush()
+            hidden.append(self._launch_eagerly(piece))
+        self._state.set_plan(step.table(), self._shared)
+        self._state.flush()
+        self._inputs.lay_out(step.padded[1])  # what S reads
+        return torch.cat(hidden)
+
+    def _compute(self, tokens: int, rows: int, bounds: HostBounds, first: int = 0) -> Tensor:
+        """Hidden states [tokens, hidden]; the logits of every row go where S looks for them."""
+        f = self._inputs.build(tokens, rows, bounds)
+        prepare(self._backend, self._model.cache_specs, f)
+        hidden = self._model.forward(f)
+        logits = self._logits[first : first + rows]
+        self._model.logits(hidden.index_select(0, f.logits_at), out=logits)
+        return hidden
+
+    # ---- S ------------------------------------------------------------------------------------
+
+    def sample(self, masks: StepMasks | None) -> Launched:
+        """S of the plan last given to `forward`."""
+        began = time.perf_counter()
+        step, self._step = self._step, None
+        rest: Callable[[np.ndarray], dict[str, object]] = _nothing
+        if step is not None:
+            with torch.inference_mode():
+                rest = self._draw(step, masks)
+        stats = self._stats(step, time.perf_counter() - began)
+        return self._results.send(self._out, step, self._plan_id, stats, rest, self._copied)
+
+    def _draw(self, step: Rows, masks: StepMasks | None) -> Callable[[np.ndarray], dict[str, object]]:
+        rows = step.padded[1]
+        raw = self._logprobs.before(step, self._logits)
+        variant = self._sampler.variant(step.slot, masks is not None)
+        if variant == "full":
+            bitmaps = self._sampler.bitmaps(step.slot, masks) if masks is not None else None
+            self._choose(rows, variant, bitmaps)
+        else:
+            self._graphs.run(("S", rows, variant), lambda: self._choose(rows, variant, None))
+        return self._logprobs.after(step, raw, self._drawn, self._hidden, self._inputs.row_start)
+
+    def _choose(self, rows: int, variant: str, bitmaps: Masks | None) -> None:
+        i, s = self._inputs, self._state
+        owners, place = i.owners[:rows], i.place[:rows]
+        drawn = self._drawn[:rows]
+        self._sampler.sample(self._logits[:rows], owners, place, variant, bitmaps, out=drawn)
+        step = (owners, i.start[:rows], i.live[:rows], i.sampled[:rows], place)
+        settle(drawn, step, s.tokens, s.ends, s.settled_columns, self._out)
+
+    # ---- start and end --------------------------------------------------------------------------
+
+    def use(self, caches: Caches) -> None:
+        """Other caches of the same layout, before anything is captured."""
+        self._caches, self._inputs.caches = caches, caches.tensors
+
+    def capture(self, progress: Callable[[float], None]) -> int:
+        """Captures the common sizes before the first request; how many graphs there are."""
+        sizes = buckets(self._state.slots)
+        for done, rows in enumerate(sizes):
+            with torch.inference_mode():
+                self._capture(rows)
+            progress((done + 1) / len(sizes))
+        return self._graphs.count
+
+    def _capture(self, rows: int) -> None:
+        """Twice: once as a dry run, once recorded. No slot is held, so nothing but page 0 is written."""
+        bounds = HostBounds(rows, rows, 1, self._state.length)
+        for _ in range(2):
+            self._graphs.run(("F", rows, rows, 1, False), lambda: self._compute(rows, rows, bounds))
+            self._graphs.run(("S", rows, "greedy"), lambda: self._choose(rows, "greedy", None))
+
+    def close(self) -> None:
+        """No step follows."""
+        self._graphs.clear()
+        self._caches.close()
+
+    def _stats(self, step: Rows | None, sample_s: float) -> StepStats:
+        return StepStats(
+            tokens=int(step.count.sum()) if step else 0,
+            rows=len(step.slot) if step else 0,
+            forward_s=self._forward_s,
+            sample_s=sample_s,
+        )
+
+
+def _nothing(host: np.ndarray) -> dict[str, object]:
+    return {}

@@ -1,0 +1,78 @@
+"""CUDA graphs by key: run eagerly the first time, captured the second, replayed from then on.
+
+Knows nothing of what it captures, only that the same key means the same launches on the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+
+
+class Graphs:
+    """One memory pool for all graphs: they run one after the other, and what must outlive a graph has
+    memory of its own."""
+
+    def __init__(self, device: torch.device, *, eager: bool) -> None:
+        self._off = eager or device.type != "cuda"
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
+        if not self._off:
+            self._pool = torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    @property
+    def count(self) -> int:
+        return sum(graph is not None for graph in self._graphs.values())
+
+    def run(self, key: Hashable, launch: Callable[[], object]) -> None:
+        """Launches once, one way or the other."""
+        if self._off:
+            launch()
+            return
+        graph = self._graphs.get(key)
+        if graph is None and key in self._graphs:
+            graph = self._captured(key, launch)
+        if graph is not None:
+            graph.replay()
+            return
+        self._graphs[key] = None
+        launch()  # whatever is compiled or set up on first use, is now
+
+    def _captured(self, key: Hashable, launch: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
+        """None where there is no memory for another graph: the step is launched kernel by kernel."""
+        try:
+            return self.capture(key, launch)
+        except torch.OutOfMemoryError:
+            return None
+
+    def capture(self, key: Hashable, launch: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        """Records without running. torch.cuda.graph() would sweep Python's garbage each time: the best
+        part of a second for all buckets."""
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool, capture_error_mode="relaxed")
+            try:
+                launch()
+            finally:
+                graph.capture_end()
+        current.wait_stream(self._stream)
+        self._graphs[key] = graph
+        return graph
+
+    def clear(self) -> None:
+        self._graphs.clear()
+
+
+def bucket(rows: int) -> int:
+    """The size a step of `rows` decoding rows is padded to: powers of two, then steps of 8, of 32."""
+    if rows <= 8:
+        return 1 << (rows - 1).bit_length()
+    step = 8 if rows <= 256 else 32
+    return -(-rows // step) * step
+
+
+def buckets(most: int) -> list[int]:
+    """All of them up to the one that holds `most` rows, largest first."""
+    return sorted({min(bucket(rows), most) for rows in range(1, most + 1)}, reverse=True)

@@ -1,0 +1,149 @@
+"""Log-probabilities of rows that ask for them: scored on the device, read when the step's result is.
+
+A step in which nobody asks launches nothing here. Offsets of rows are taken from the device: a row
+that ended since the plan was made is not there any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octavo.core.messages import Admission
+from octavo.core.request import PositionLogprobs
+from octavo.nn.protocols import Model
+from octavo.runner.cuda.rows import Rows
+from octavo.runner.transfer import positions
+from octavo.sampling.device.logprobs import score
+from octavo.sampling.logprobs import Scores
+
+_SLICE = 1 << 25  # logits elements projected at once for prompt log-probabilities
+Answer = dict[str, Any]
+Sent = tuple[Tensor, ...]  # the fields of Scores, readable once the step is done
+Read = Callable[[np.ndarray], Answer]
+
+
+class _Asked(NamedTuple):
+    """Rows of the step that want `alternatives` for what they sample, and their raw logits."""
+
+    rows: list[int]
+    alternatives: int
+    logits: Tensor
+
+
+class Logprobs:
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self._model, self._device = model, device
+        self._sampled: dict[int, int] = {}  # slot -> alternatives
+        self._prompt: dict[int, tuple[int, np.ndarray]] = {}  # slot -> alternatives, prompt
+
+    def admit(self, a: Admission) -> None:
+        if a.sampling is None:
+            return
+        if a.sampling.logprobs is not None:
+            self._sampled[a.slot] = a.sampling.logprobs
+        if a.sampling.prompt_logprobs is not None:
+            self._prompt[a.slot] = a.sampling.prompt_logprobs, np.array(a.tokens[: a.prompt], np.int64)
+
+    def release(self, slot: int) -> None:
+        self._sampled.pop(slot, None)
+        self._prompt.pop(slot, None)
+
+    def wants_prompt(self, step: Rows) -> bool:
+        """Some row's prompt is scored in this step."""
+        return bool(self._prompt) and any(True for _ in self._scored(step))
+
+    def before(self, step: Rows, logits: Tensor) -> list[_Asked]:
+        """Keeps raw logits [rows, vocab] of those who ask, before the stages edit them."""
+        if not self._sampled:
+            return []
+        asked: dict[int, list[int]] = {}
+        for row, slot in enumerate(step.slot.tolist()):
+            if slot in self._sampled and step.logits[row]:
+                asked.setdefault(self._sampled[slot], []).append(row)
+        return [_Asked(rows, k, logits.index_select(0, self._index(rows))) for k, rows in asked.items()]
+
+    def after(
+        self, step: Rows, asked: list[_Asked], drawn: Tensor, hidden: Tensor | None, row_start: Tensor
+    ) -> Read:
+        """Scores tokens `drawn` [rows]; the result reads the scores once the step is done."""
+        sampled = [
+            (one.rows, self._send(one.logits, drawn.index_select(0, self._index(one.rows)), one.alternatives))
+            for one in asked
+        ]
+        prompts = [] if hidden is None else list(self._score_prompts(step, hidden, row_start))
+        if not sampled and not prompts:
+            return _nothing
+
+        def read(host: np.ndarray) -> Answer:
+            answer: Answer = {}
+            places = step.order if step.order is not None else np.arange(len(step.slot))
+            found = [
+                (int(places[row]), (entry,))
+                for rows, scores in sampled
+                for row, entry in zip(rows, positions(_host(scores)), strict=True)
+                if host[1, row]
+            ]
+            if found:
+                answer["logprobs"] = tuple(sorted(found))
+            if prompts:
+                answer["prompt_logprobs"] = tuple(
+                    (slot, first, _joined(parts)) for slot, first, parts in prompts
+                )
+            return answer
+
+        return read
+
+    def _scored(self, step: Rows) -> Iterator[tuple[int, int, int, int]]:
+        """(row, slot, first, end): positions [first, end) of a prompt score the tokens after them."""
+        for row in np.flatnonzero((step.logits > 0) & (step.count > 0)).tolist():
+            slot = int(step.slot[row])
+            if slot in self._prompt:
+                start, end = int(step.start[row]), int(step.start[row] + step.count[row])
+                first = max(start, end - int(step.logits[row]))
+                last = min(end, len(self._prompt[slot][1]) - 1)
+                if first < last:
+                    yield row, slot, first, last
+
+    def _score_prompts(
+        self, step: Rows, hidden: Tensor, row_start: Tensor
+    ) -> Iterator[tuple[int, int, list[Sent]]]:
+        piece = max(1, _SLICE // self._model.vocab_size)
+        for row, slot, first, end in self._scored(step):
+            alternatives, prompt = self._prompt[slot]
+            parts = []
+            for at in range(first, end, piece):
+                count = min(piece, end - at)
+                offset = at - int(step.start[row])
+                index = row_start[row] + torch.arange(offset, offset + count, device=self._device)
+                tokens = self._index(prompt[at + 1 : at + 1 + count])
+                logits = self._model.logits(hidden.index_select(0, index))
+                parts.append(self._send(logits, tokens, alternatives))
+            yield slot, first + 1, parts
+
+    def _send(self, logits: Tensor, tokens: Tensor, alternatives: int) -> Sent:
+        """Scores on their way to the host."""
+        scored = score(logits, tokens, alternatives)
+        return tuple(part.to("cpu", non_blocking=True) for part in (tokens, *scored))
+
+    def _index(self, values: Any) -> Tensor:
+        index = torch.as_tensor(np.asarray(values, np.int64))
+        return (
+            index.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else index
+        )
+
+
+def _host(sent: Sent) -> Scores:
+    return Scores(*(part.numpy() for part in sent))
+
+
+def _joined(parts: list[Sent]) -> tuple[PositionLogprobs, ...]:
+    return tuple(entry for part in parts for entry in positions(_host(part)))
+
+
+def _nothing(host: np.ndarray) -> Answer:
+    return {}

@@ -1,0 +1,130 @@
+"""A plan's rows as the host sees them: order, padding, bounds. Knows no device.
+
+Rows with one token come first, whatever the plan's order: attention treats them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.core.messages import WORK_COLUMNS, StepPlan
+from octavo.nn.forward import HostBounds
+from octavo.runner.cuda.graphs import bucket
+
+Ints = NDArray[np.integer[Any]]
+_MIXED = (32, 64, 128, 256, 512)  # token buckets of steps that are not all decodes
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One step. Arrays [rows] follow `order`, which maps a place in the step to one in the plan."""
+
+    plan_id: int
+    slot: Ints
+    count: Ints
+    start: Ints  # upper bounds
+    logits: Ints
+    order: Ints | None  # None: as in the plan
+    bounds: HostBounds
+    padded: tuple[int, int]  # tokens, rows
+    graph: bool  # small enough to be captured
+    first: int = 0  # where its rows begin in the step it is a piece of
+    skip: int = 0  # tokens of its only row that an earlier piece has computed
+
+    @property
+    def decode(self) -> bool:
+        return self.bounds.max_query == 1
+
+    def next(self, plan_id: int) -> Rows:
+        """The step after this one, when every row goes on by its count."""
+        bounds = self.bounds._replace(max_context=self.bounds.max_context + self.bounds.max_query)
+        return replace(self, plan_id=plan_id, start=self.start + self.count, bounds=bounds)
+
+    def table(self) -> NDArray[np.int32]:
+        """[4, padded rows] for State.set_plan."""
+        out = np.zeros((4, self.padded[1]), np.int32)
+        for row, values in enumerate((self.slot, self.count, self.logits)):
+            out[row, : len(values)] = values
+        out[3, : len(self.slot)] = self.skip
+        return out
+
+    def halves(self) -> tuple[Rows, Rows] | None:
+        """Two steps that together do what this one does; None for a single token."""
+        rows = len(self.slot)
+        if rows == 1 and self.count[0] == 1:
+            return None
+        if rows > 1:
+            cut = rows // 2
+            return self._piece(slice(0, cut), self.first), self._piece(slice(cut, rows), self.first + cut)
+        done = int(self.count[0]) // 2
+        head = replace(self, count=self.count - (self.count - done), logits=self.logits * 0)
+        tail = replace(self, count=self.count - done, start=self.start + done, skip=self.skip + done)
+        return head.exact(), tail.exact()
+
+    def _piece(self, rows: slice, first: int) -> Rows:
+        slot, count, start = self.slot[rows], self.count[rows], self.start[rows]
+        return replace(
+            self, slot=slot, count=count, start=start, logits=self.logits[rows], first=first
+        ).exact()
+
+    def exact(self) -> Rows:
+        """With bounds and padding of its own rows, not those of a graph."""
+        bounds = _bounds(self.start, self.count)
+        return replace(self, bounds=bounds, padded=(max(bounds.tokens, bounds.rows), bounds.rows))
+
+    def in_plan_order(self, values: Ints) -> Ints:
+        """[rows, ...] of the step, reordered as the plan has them."""
+        if self.order is None:
+            return values
+        out = np.empty_like(values)
+        out[self.order] = values
+        return out
+
+
+def read_rows(plan: StepPlan, most_rows: int) -> Rows:
+    """From a plan that brings a work table."""
+    table = np.frombuffer(plan.work, np.int32).reshape(-1, WORK_COLUMNS)
+    assert not table[:, 3].any(), "this device verifies no drafts"
+    order = None
+    single = table[:, 2] == 1
+    if not single.all() and (single[1:] > single[:-1]).any():
+        order = np.argsort(~single, kind="stable")
+        table = table[order]
+    slot, start, count, _, logits = table.T
+    bounds = _bounds(start, count)
+    padded, graph = _pad(bounds.tokens, bounds.rows, bounds.max_query, most_rows)
+    return Rows(plan.id, slot, count, start, logits, order, bounds, padded, graph)
+
+
+def _bounds(start: Ints, count: Ints) -> HostBounds:
+    longest = int(count.max(initial=0))
+    return HostBounds(len(count), int(count.sum()), longest, int((start + count).max(initial=0)))
+
+
+def _pad(tokens: int, rows: int, longest: int, most_rows: int) -> tuple[tuple[int, int], bool]:
+    if longest <= 1:
+        wide = min(bucket(rows), most_rows)
+        return (wide, wide), rows > 0
+    for size in _MIXED:
+        if tokens <= size:
+            wide = min(1 << (rows - 1).bit_length(), most_rows)
+            return (max(size, wide), wide), True
+    return (max(tokens, rows), rows), False
+
+
+def common_pages(mirror: NDArray[np.int32], rows: Rows, page: int, worth: int) -> int:
+    """Leading pages that every row of a decode step has in common and has computed; 0 where they are
+    too few to be worth `worth` tokens, or the rows too few to share."""
+    if not rows.decode or len(rows.slot) < 2:
+        return 0
+    full = int(rows.start.min()) // page
+    if full * page < worth or (mirror[rows.slot, 0] != mirror[rows.slot[0], 0]).any():
+        return 0
+    tables = mirror[rows.slot, :full]
+    same = (tables == tables[0]).all(0)
+    pages = full if same.all() else int(same.argmin())
+    return pages if pages * page >= worth else 0

@@ -1,0 +1,143 @@
+"""A GPU from loaded weights to ready: memory is measured with one real step of the largest size, the rest
+becomes KV cache, and the common step sizes are captured.
+
+Where the largest step does not fit, the budget shrinks (unless it was asked for) before anybody is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+
+from octavo.core.errors import UserError
+from octavo.core.facts import Decision, MemoryRow
+from octavo.core.messages import Admission, StepPlan, Work, pack_work
+from octavo.core.request import Sampling
+from octavo.core.runner import Progress
+from octavo.nn.protocols import DTYPES, Model
+from octavo.ops.triton import attach
+from octavo.runner.cache import Caches
+from octavo.runner.cuda.device import CudaDevice
+from octavo.runner.cuda.graphs import buckets
+from octavo.runner.cuda.state import State
+from octavo.runner.memory import MemoryPlan, plan_memory
+
+__all__ = ["attach", "start_cuda"]  # kernels are attached before the first step
+
+if TYPE_CHECKING:
+    from octavo.runner.start import Drawing
+
+_SMALLEST = 256  # tokens: a budget below is not tried
+_GRAPH, _GRAPHS = 6 << 20, 192 << 20  # bytes of each captured size, and of their common pool
+_HEADROOM = 256 << 20  # fragments, workspaces that libraries take later
+
+
+def start_cuda(plan: Drawing, model: Model, progress: Progress) -> tuple[CudaDevice, Drawing]:
+    """The device, and the drawing with what was measured. UserError where nothing fits."""
+    where = torch.device("cuda")
+    dtype = DTYPES[plan.resolved.kv_dtype]
+    device, plan, peak = _measured(plan, model, where)
+    progress("memory", 1.0)
+    memory = _plan_cache(plan, peak)
+    caches, memory = _allocate(plan, memory, dtype, where)
+    device.use(caches)
+    decisions = (*plan.decisions, *memory.decisions)
+    if plan.resolved.eager:
+        decisions = (*decisions, Decision("graphs", "none", "enforce_eager"))
+    else:
+        count = device.capture(lambda share: progress("graphs", share))
+        decisions = (*decisions, Decision("graphs", str(count), "captured before the first request"))
+    return device, plan._replace(memory=memory, decisions=decisions)
+
+
+def _measured(plan: Drawing, model: Model, where: torch.device) -> tuple[CudaDevice, Drawing, int]:
+    """The device on a cache of one page, and the bytes its largest step takes beside weights and slots."""
+    tiny = Caches(plan.layout, 2, DTYPES[plan.resolved.kv_dtype], where)
+    while True:
+        r = plan.resolved
+        try:
+            device = CudaDevice(
+                model, plan.backend, plan.layout, tiny,
+                rows=r.max_num_seqs, length=plan.memory.max_model_len, budget=r.budget,
+                device=where, eager=r.eager,
+            )  # fmt: skip
+            return device, plan, _peak_of(device, r.max_num_seqs, plan.memory.max_model_len, r.budget)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            plan = _smaller(plan, error)
+
+
+def _smaller(plan: Drawing, error: Exception) -> Drawing:
+    r = plan.resolved
+    budget = r.budget // 2
+    if r.fixed_budget or budget < _SMALLEST:
+        raise UserError(
+            f"a step of {r.budget} tokens and {r.max_num_seqs} requests does not fit beside the weights",
+            hint=f"use --max-num-batched-tokens {max(budget, 1)}, or a lower --max-num-seqs",
+            field="max_num_batched_tokens",
+        ) from error
+    made = Decision("max_num_batched_tokens", str(budget), f"a step of {r.budget} tokens did not fit")
+    return plan._replace(resolved=dataclasses.replace(r, budget=budget), decisions=(*plan.decisions, made))
+
+
+def _peak_of(device: CudaDevice, rows: int, length: int, budget: int) -> int:
+    """Runs the largest step: every row sampled in the most expensive way, the whole budget used."""
+    each = min(max(1, budget // rows), length - 1)
+    rows = min(rows, budget)
+    sampling = Sampling(
+        temperature=0.7, top_k=40, top_p=0.9, repetition_penalty=1.1, logprobs=5, max_tokens=1
+    )
+    admit = tuple(
+        Admission(slot=slot, tokens=(1,) * each, prompt=each, start=0, seed=slot, sampling=sampling)
+        for slot in range(rows)
+    )
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work = pack_work(Work(slot, 0, each, 0, 1) for slot in range(rows))
+    device.forward(StepPlan(id=-5, admit=admit, work=work))
+    device.sample(None).result()
+    device.forward(StepPlan(id=-4, release=tuple(range(rows))))
+    device.sample(None).result()
+    peak = torch.cuda.max_memory_allocated() - before
+    torch.cuda.empty_cache()
+    return peak
+
+
+def _plan_cache(plan: Drawing, peak: int) -> MemoryPlan:
+    r, costs = plan.resolved, plan.costs
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.cuda.memory_allocated()
+    graphs = 0 if r.eager else _GRAPHS + _GRAPH * len(buckets(r.max_num_seqs))
+    slots = State.nbytes(r.max_num_seqs, r.max_model_len, costs.vocab, r.block_size, costs.groups)
+    measured = (
+        MemoryRow("weights", max(0, held - slots), r.dtype),
+        MemoryRow("slots", slots, f"{r.max_num_seqs} rows"),
+        MemoryRow("context", max(0, plan.platform.memory_free - free - held), "CUDA and libraries"),
+        MemoryRow("activations", peak, f"measured with {r.budget} tokens in a step"),
+        MemoryRow("graphs", graphs, f"{len(buckets(r.max_num_seqs))} sizes"),
+        MemoryRow("headroom", _HEADROOM, "fragments, workspaces"),
+    )
+    return plan_memory(r, costs, plan.platform, measured)
+
+
+def _allocate(
+    plan: Drawing, memory: MemoryPlan, dtype: torch.dtype, where: torch.device
+) -> tuple[Caches, MemoryPlan]:
+    """The cache; a little smaller where the device has less than it said."""
+    pages = memory.pages
+    while True:
+        try:
+            return Caches(plan.layout, pages, dtype, where), memory._replace(pages=pages)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            pages -= max(1, pages // 20)
+            needed = 1 + len(plan.layout.groups) * -(-memory.max_model_len // plan.resolved.block_size)
+            if pages < needed:
+                raise UserError(
+                    "the KV cache does not fit: another program takes this GPU's memory",
+                    hint="free some of it, or use a lower --gpu-memory-utilization",
+                    field="gpu_memory_utilization",
+                ) from error

@@ -1,0 +1,112 @@
+"""The whole engine on the GPU: float32 gives transformers' tokens, bfloat16 stays within a stated bound, and
+no feature (graphs, overlap, chunks, prefix cache, preemption, neighbours) changes a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from octavo import LLM, SamplingParams
+from tests.gpu.models import CONFIGS, greedy, logits_of, prompts, save
+
+COUNT = 24  # tokens
+BOUND = 0.03  # largest error of a bfloat16 logit, over the largest logit of the position
+FULL = {"max_num_seqs": 32, "max_model_len": 512, "kv_cache_memory_bytes": 64 << 20}
+
+
+class Case:
+    def __init__(self, name: str, folder: Path) -> None:
+        self.folder, self.theirs = folder, save(name, folder)
+        self.prompts = prompts(10)
+        self.wanted = [greedy(self.theirs, p, COUNT) for p in self.prompts]
+
+    def llm(self, **settings: Any) -> LLM:
+        given = {**FULL, "dtype": "float32", **settings}
+        return LLM(model=str(self.folder), skip_tokenizer_init=True, **given)
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    yield Case(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def generate(llm: LLM, asked: list[list[int]], **params: Any) -> list[list[int]]:
+    given = {"temperature": 0.0, "max_tokens": COUNT, "ignore_eos": True, "detokenize": False, **params}
+    outputs = llm.generate([{"prompt_token_ids": p} for p in asked], SamplingParams(**given), use_tqdm=False)
+    return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"enforce_eager": True},
+        {"async_scheduling": False},
+        {"max_num_batched_tokens": 37},
+        {"block_size": 32, "enable_prefix_caching": False},
+        {"enforce_eager": True, "async_scheduling": False, "max_num_batched_tokens": 64},
+    ],
+    ids=str,
+)
+def test_float32_gives_the_tokens_of_transformers(case: Case, settings: dict[str, Any]) -> None:
+    with case.llm(**settings) as llm:
+        assert generate(llm, case.prompts) == case.wanted
+        assert generate(llm, case.prompts[:1]) == case.wanted[:1], "alone"
+        assert llm.stats().overlapped > 0 or settings.get("async_scheduling") is False
+
+
+def test_preemption_changes_nothing(case: Case) -> None:
+    with case.llm(kv_cache_memory_bytes=None, num_gpu_blocks_override=34) as llm:
+        assert generate(llm, case.prompts) == case.wanted
+        assert llm.stats().preemptions > 0
+
+
+def test_a_prefix_from_the_cache_changes_nothing(case: Case) -> None:
+    longest = case.prompts[7]
+    asked = [longest[:200] + p for p in case.prompts]
+    wanted = [greedy(case.theirs, p, 8) for p in asked]
+    with case.llm() as llm:
+        generate(llm, asked[:1], max_tokens=1)
+        assert generate(llm, asked, max_tokens=8) == wanted
+        assert llm.stats().prefix_hits > 1000
+
+
+def test_bfloat16_stays_within_the_bound(case: Case) -> None:
+    """Teacher-forced on our own tokens; where another token is the reference's first, the two best lie
+    closer than twice the error there is."""
+    with case.llm(dtype="bfloat16", max_logprobs=-1) as llm:
+        params = SamplingParams(
+            temperature=0.0, max_tokens=COUNT, ignore_eos=True, detokenize=False, logprobs=-1
+        )
+        outputs = llm.generate([{"prompt_token_ids": p} for p in case.prompts], params, use_tqdm=False)
+    worst = 0.0
+    for prompt, output in zip(case.prompts, outputs, strict=True):
+        answer = output.outputs[0]
+        exact = logits_of(case.theirs, prompt + list(answer.token_ids))[len(prompt) - 1 : -1]
+        for position, (entry, reference) in enumerate(zip(answer.logprobs, exact, strict=True)):
+            ours = torch.tensor([entry[token].logprob for token in range(len(reference))])
+            error = (ours - reference.log_softmax(-1)).abs().max().item()
+            worst = max(worst, error / reference.abs().max().item())
+            best = reference.topk(2).values
+            if answer.token_ids[position] != int(reference.argmax()):
+                assert float(best[0] - reference[answer.token_ids[position]]) <= 2 * error
+    assert 0 < worst < BOUND
+
+
+def test_seeded_rows_do_not_depend_on_their_neighbours(case: Case) -> None:
+    with case.llm() as llm:
+        how = {"temperature": 0.9, "seed": 11, "top_p": 0.95}
+        together = generate(llm, case.prompts, **how)
+        alone = [generate(llm, [p], **how)[0] for p in case.prompts]
+        assert together == alone
+        assert together != case.wanted
+
+
+def test_many_rows_at_once(case: Case) -> None:
+    with case.llm(max_num_seqs=32) as llm:
+        got = generate(llm, case.prompts * 6)
+        assert got == case.wanted * 6
