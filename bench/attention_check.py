@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.attention_candidates import decode_candidates, prefill_candidates
+from bench.attention_candidates import decode_candidates, direct_candidates, prefill_candidates
 from bench.attention_step import BF16, processors, workers
+from octavo.ops.triton import attention_direct
 from octavo.ops.triton.attention_decode import DecodeConfig, Workspace, decode, programs_for
+from octavo.ops.triton.attention_direct import DirectConfig
 from octavo.ops.triton.attention_prefill import PrefillConfig, prefill
 from octavo.ops.triton.attention_prefix import PrefixConfig, shared_prefix
-from octavo.ops.triton.attention_tune import decode_config, prefill_config, prefix_config
+from octavo.ops.triton.attention_tune import decode_config, direct_config, prefill_config, prefix_config
 from octavo.ops.triton.attention_work import make_work
 from tests.kernels.attention_case import FP8, Case
 
@@ -35,6 +37,7 @@ class Configs(NamedTuple):
     decode: DecodeConfig
     prefill: PrefillConfig
     prefix: PrefixConfig | None
+    direct: DirectConfig | None = None  # instead of `decode`
 
 
 def cases() -> Iterator[Case]:
@@ -61,8 +64,16 @@ def error_of(case: Case, want: torch.Tensor, configs: Configs) -> float:
     if configs.prefix:
         prefix = shared_prefix(c.q, c.k, c.v, c.tables, c.owners, c.row_start, c.shared_pages,
                                configs.prefix, **scales)  # fmt: skip
-    decode(c.q, c.k, c.v, c.out, c.tables, c.row_start, items, space, dec, programs=programs,
-           prefix=prefix, **scales)  # fmt: skip
+    if configs.direct:
+        cut = attention_direct.programs_for(configs.direct, len(c.owners), c.kv_heads, processors())
+        space = Workspace.make(cut[1], len(c.owners), c.heads, c.d, c.q.device)
+        space.parts.fill_(float("nan"))
+        attention_direct.decode_few(
+            c.q, c.k, c.v, c.out, c.tables, c.owners, c.lengths, c.row_start, space, configs.direct,
+            programs=cut, window=c.window, **scales)  # fmt: skip
+    else:
+        decode(c.q, c.k, c.v, c.out, c.tables, c.row_start, items, space, dec, programs=programs,
+               prefix=prefix, **scales)  # fmt: skip
     prefill(c.q, c.k, c.v, c.out, c.tables, c.owners, c.lengths, c.row_start, configs.prefill,
             tokens=c.q.shape[0], window=c.window, **scales)  # fmt: skip
     assert not space.counters.any(), "counters are left at zero"
@@ -74,12 +85,16 @@ def configs_for(case: Case, every: bool) -> set[Configs]:
     size, padded = case.cache.element_size(), 1 << (case.d - 1).bit_length()
     group, n = case.heads // case.kv_heads, case.q.shape[0]
     many, few = decode_config(100, padded, size), decode_config(1, padded, size)
-    pre = prefill_config(n, 300, max(n for _, n in case.rows), padded, group, size)
+    pre = prefill_config(n, max(n for _, n in case.rows), padded, group, size)
     pfx = None
     if case.shared:
         pfx = prefix_config(len(case.rows), padded, group, case.kv_heads, case.q.element_size(), processors())
     tried = {Configs(c, pre, pfx) for c in (many, few, many._replace(fused=False, per_sm=2))}
+    if not case.shared:
+        direct = direct_config(len(case.owners), padded, size)
+        tried |= {Configs(few, pre, None, c) for c in (direct, direct._replace(per_sm=8, least=2)) if c}
     if every:
+        tried |= {Configs(few, pre, None, c) for c in direct_candidates()}
         tried |= {Configs(c, pre, pfx) for c in decode_candidates()}
         tried |= {Configs(many, c, pfx) for c in prefill_candidates()}
     return tried
