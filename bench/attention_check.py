@@ -12,6 +12,7 @@ from bench.attention_step import BF16, processors, workers
 from octavo.ops.triton import attention_direct
 from octavo.ops.triton.attention_decode import DecodeConfig, Workspace, decode, programs_for
 from octavo.ops.triton.attention_direct import DirectConfig
+from octavo.ops.triton.attention_gather import gather
 from octavo.ops.triton.attention_prefill import PrefillConfig, prefill
 from octavo.ops.triton.attention_prefix import PrefixConfig, shared_prefix
 from octavo.ops.triton.attention_tune import decode_config, direct_config, prefill_config, prefix_config
@@ -116,6 +117,35 @@ def check_case(seed: int) -> tuple[float, list[str]]:
         if error > 1:
             said.append(f"WRONG by {error:.2f} tolerances: {case} {configs}")
     return worst, said
+
+
+FRESH = [(1, 40), (2, 2), (127, 127), (0, 0), (128, 128), (129, 129), (1000, 1000), (5, 5), (2049, 2049)]
+WHOLE: list[dict[str, Any]] = [
+    {}, {"d": 64}, {"heads": 7, "kv_heads": 1}, {"heads": 8, "kv_heads": 8}, {"dtype": torch.float16},
+    {"page": 64, "pad": 300},
+]  # fmt: skip
+
+
+def whole_prompts(seed: int) -> tuple[float, bool]:
+    """Keys gathered, values a view of wider rows: (error in tolerances, whether others are untouched)."""
+    from octavo.ops.triton.attention_fresh import fresh
+
+    plain = {"heads": 32, "kv_heads": 8, "d": 128, "dtype": BF16, "device": "cuda", "pad": 5}
+    case = Case(FRESH, seed=seed, **{**plain, **WHOLE[seed]}).build()
+    keys = gather(case.k, case.slots())
+    wide = torch.cat((torch.full_like(keys, float("nan")), gather(case.v, case.slots())), 1)
+    fresh(case.q, keys, wide[:, keys.shape[1] :], case.out, case.row_start, scale=case.scale)
+    mask = ~case.decoded()
+    return case.check(case.out[mask], case.expected()[mask]), bool(case.out[~mask].isnan().all())
+
+
+def check_fresh(result: dict[str, Any]) -> None:
+    errors = []
+    for seed, shape in enumerate(WHOLE):
+        error, clean = whole_prompts(seed)
+        errors.append(error if clean else 1e9)
+        print(f"  whole prompts {shape}: {error:.3f} of the tolerance, others untouched: {clean}", flush=True)
+    result["check fresh"] = max(errors)
 
 
 def check(result: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The attention kernels on a GPU: every candidate checked against the definition, then timed by shape.
 
 `python bench/kernels_attention.py [--only PARTS] [--out FILE]`, where PARTS are some of
-check,compile,work,decode,few,prefill,prefix,fp8, prints tables and writes JSON (to
+check,check-fresh,compile,work,decode,few,fresh,prefill,prefix,fp8, prints tables and writes JSON (to
 $OUT/kernels_attention.json where OUT is set). Times are microseconds a launch inside a
 captured graph that walks over layers of a cache larger than L2. Results go to ops/triton/attention_tune.py.
 """
@@ -27,7 +27,7 @@ from bench.attention_candidates import (
     prefix_candidates,
     variations,
 )
-from bench.attention_check import check
+from bench.attention_check import check, check_fresh
 from bench.attention_step import (
     BANDWIDTH,
     BF16,
@@ -46,6 +46,7 @@ from bench.attention_step import (
 )
 from bench.record import provenance, write
 from octavo.ops.triton.attention_direct import DirectConfig
+from octavo.ops.triton.attention_gather import gather
 from octavo.ops.triton.attention_tune import (
     decode_config,
     direct_config,
@@ -85,6 +86,7 @@ FEW = (
 PREFILL: dict[str, tuple[tuple[int, int], Rows]] = {
     "4x2048": (LLAMA, [(2048, 2048)] * 4),
     "4x2048 qwen": (QWEN, [(2048, 2048)] * 4),
+    "mixed 8192": (LLAMA, [(n, n) for n in (3000, 700, 1800, 100, 1500, 1092)]),
     "1x8192": (LLAMA, [(8192, 8192)]),
     "16x512": (LLAMA, [(512, 512)] * 16),
     "64x128": (LLAMA, [(128, 128)] * 64),
@@ -190,6 +192,43 @@ def time_prefill(result: dict[str, Any], kind: torch.dtype = BF16, only: Sequenc
                 result[label][which] = us
 
 
+def fresh_times(step: Step) -> Iterator[tuple[str, float]]:
+    """attention_fresh.py on keys that lie contiguous, and with their gathering."""
+    from octavo.ops.triton.attention_fresh import fresh
+
+    wide = torch.randn(step.tokens, 3 * step.kv_heads * step.d, device="cuda", dtype=BF16)
+    keys, values = wide[:, : step.kv_heads * step.d].contiguous(), wide[:, -step.kv_heads * step.d :]
+    slots = torch.randperm(step.tokens, device="cuda")
+
+    def both(layer: int) -> None:
+        k = gather(step.views(layer)[0], slots)
+        fresh(step.q, k, values, step.out, step.row_start, scale=step.d**-0.5)
+
+    yield (
+        "alone",
+        timed(lambda _: fresh(step.q, keys, values, step.out, step.row_start, scale=step.d**-0.5), 1, 8),
+    )
+    yield "with keys gathered", timed(both, step.layers, 8)
+
+
+def time_fresh(result: dict[str, Any]) -> None:
+    """Whole prompts only: the chosen kernel for pages, this one, torch."""
+    for name, (shape, rows) in PREFILL.items():
+        if any(count != length for count, length in rows):
+            continue
+        step = Step(rows, shape)
+        longest = max(n for _, n in rows)
+        config = prefill_config(step.tokens, longest, step.d, shape[0] // shape[1], 2)
+        paged = timed(lambda layer, s=step, c=config: run_prefill(s, layer, c), step.layers, 8)
+        times = {f"pages, {tuple(config)}": paged, **dict(fresh_times(step))}
+        if len(set(rows)) == 1:
+            times |= dict(yardsticks(len(rows), longest, shape, step.d))
+        print(f"whole prompts {name}: {step.flops() / 1e9:.1f} GFLOP")
+        for which, us in times.items():
+            print(f"    {us:9.2f} us  {step.flops() / us / 1e6:6.1f} TFLOP/s  {which}", flush=True)
+        result[f"fresh {name}"] = times
+
+
 def yardsticks(rows: int, n: int, shape: tuple[int, int], d: int) -> Iterator[tuple[str, float]]:
     """What torch takes for as many whole prompts that lie contiguous and are equally long."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -266,6 +305,8 @@ def compile_all(result: dict[str, Any]) -> None:
 
 PARTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "check": check,
+    "check-fresh": check_fresh,
+    "fresh": time_fresh,
     "compile": compile_all,
     "work": time_work,
     "decode": time_decode,

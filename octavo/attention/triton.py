@@ -8,6 +8,7 @@ the true lengths on the device, so steps can be captured. Loads triton only when
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from octavo.ops.triton.attention_direct import DirectConfig
 
 _LARGEST_HEAD = 256
+_WHOLE = (64, 128)  # head sizes of attention_fresh.py
 
 
 @dataclass
@@ -39,6 +41,7 @@ class TritonMeta:
     row_start: Tensor | None = None
     owners: Tensor | None = None
     shared: Tensor | None = None  # None: nothing to read once
+    fresh: tuple[Tensor, Tensor] | None = None  # keys and values of a layer whose rows all begin here
 
 
 class TritonAttention:
@@ -50,6 +53,7 @@ class TritonAttention:
         from octavo.ops.triton import (
             attention_decode,
             attention_direct,
+            attention_gather,
             attention_prefill,
             attention_prefix,
             attention_tune,
@@ -58,6 +62,8 @@ class TritonAttention:
 
         self._decode, self._prefill, self._prefix = attention_decode, attention_prefill, attention_prefix
         self._tune, self._work, self._direct = attention_tune, attention_work, attention_direct
+        self._gather = attention_gather
+        self._fresh: ModuleType | None = None  # loaded when needed
         self._rows = 0
         # never freed while the backend lives: captured graphs hold the addresses
         self._spaces: dict[tuple[int, ...], Workspace] = {}
@@ -127,7 +133,32 @@ class TritonAttention:
             layer.k_scale,
             layer.v_scale,
         )
+        if self._whole_prompts(meta, cache, qkv, layer):
+            values = qkv[:, (heads.heads + heads.kv_heads) * heads.head_dim :]
+            meta.fresh = (self._gather.gather(k, meta.inputs.slots), values)
         return q, None, None
+
+    def _whole_prompts(self, meta: TritonMeta, cache: Tensor, qkv: Tensor, layer: AttnLayer) -> bool:
+        """Whether this layer's rows of several tokens can be attended to without the pages."""
+        bounds = meta.bounds
+        return (
+            bounds.fresh
+            and self._tune.whole_prompts_pay(bounds.max_query)
+            and not (layer.softcap or 0 < layer.window < bounds.max_context)
+            and cache.dtype == qkv.dtype
+            and cache.element_size() == 2
+            and meta.spec.head_dim in _WHOLE
+            and self._can_whole(cache.device)
+        )
+
+    def _can_whole(self, device: torch.device) -> bool:
+        if self._fresh is None:
+            try:
+                from octavo.ops.triton import attention_fresh
+            except (ImportError, AttributeError):  # another release of triton has another gluon
+                return False
+            self._fresh = attention_fresh
+        return bool(self._fresh.usable(device))
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: TritonMeta, layer: AttnLayer
@@ -150,7 +181,11 @@ class TritonAttention:
             self._few_rows(q, keys, values, out, meta, layer.window, scales)
         else:
             self._single_tokens(q, keys, values, out, meta, scales)
-        if meta.bounds.max_query > 1:
+        if meta.fresh is not None and self._fresh is not None:
+            assert meta.row_start is not None
+            self._fresh.fresh(q, *meta.fresh, out, meta.row_start, scale=layer.scale)
+            meta.fresh = None  # memory for what follows
+        elif meta.bounds.max_query > 1:
             self._long_rows(q, keys, values, out, meta, layer.window, scales)
         return out
 

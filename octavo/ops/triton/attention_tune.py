@@ -56,6 +56,11 @@ def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: 
     return PrefillConfig(tile=128, block=64, warps=8, stages=5)
 
 
+def whole_prompts_pay(max_query: int) -> bool:
+    """Whether attention_fresh.py beats prefill_config's kernel, keys gathered for it included."""
+    return max_query >= 512
+
+
 def prefix_config(
     rows: int, d: int, group: int, kv_heads: int, itemsize: int, processors: int
 ) -> PrefixConfig:
