@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 
 from octavo.attention.cpu import CPUAttention
 from octavo.attention.torch_ref import TorchRef
+from octavo.attention.triton import TritonAttention
 from octavo.core.errors import Unsupported
 from octavo.core.facts import Decision, Platform
 from octavo.nn.protocols import AttentionBackend, CacheSpec
 
-BACKENDS: dict[str, Callable[[], AttentionBackend]] = {"cpu": CPUAttention, "torch_ref": TorchRef}
+BACKENDS: dict[str, Callable[[], AttentionBackend]] = {
+    "triton": TritonAttention, "cpu": CPUAttention, "torch_ref": TorchRef,
+}  # fmt: skip
 
 
 def choose_attention(

@@ -75,6 +75,9 @@ class CPUAttention:
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         return (pages, page_size, 2, spec.kv_heads, spec.head_dim)
 
+    def reserve(self, rows: int, device: torch.device) -> None:
+        """Nothing is kept between steps."""
+
     def plan(self, spec: CacheSpec, bounds: HostBounds) -> CPUMeta:
         return CPUMeta(spec)
 

@@ -61,6 +61,9 @@ class NativeAttention:
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         return (pages, 2, spec.kv_heads, page_size, spec.head_dim)
 
+    def reserve(self, rows: int, device: torch.device) -> None:
+        """Nothing is kept between steps."""
+
     def plan(self, spec: CacheSpec, bounds: HostBounds) -> NativeMeta:
         return NativeMeta(spec.group)
 

@@ -73,6 +73,9 @@ class AttentionBackend(Protocol):
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         """Shape of a layer's cache; axis 0 is the page."""
 
+    def reserve(self, rows: int, device: torch.device) -> None:
+        """Steps will have up to `rows` rows: memory that must not move is taken now."""
+
     def plan(self, spec: CacheSpec, bounds: HostBounds) -> Any:
         """On the host, without tensors: the group's Meta for this step."""
 

@@ -93,7 +93,7 @@ def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[
         plan = draw_up(config, files, checkpoint)
         progress("plan", 1.0)
         if plan.platform.kind == "cuda":
-            from octavo.runner.cuda.start import start_cuda
+            from octavo.runner.cuda.start import start_cuda  # triton is there only where a GPU is
 
             model = _load(plan, checkpoint, torch.device("cuda"), progress)
             device, plan = start_cuda(plan, model, progress)

@@ -1,1 +1,1 @@
-"""Triton kernels that attach to ops. Nothing imports this package where there is no GPU."""
+"""Kernels for NVIDIA GPUs. Nothing outside a CUDA start imports this package."""

@@ -26,6 +26,7 @@ from octavo.runner.cuda.logprobs import Logprobs
 from octavo.runner.cuda.results import Launched, Results
 from octavo.runner.cuda.rows import Rows, common_pages, read_rows
 from octavo.runner.cuda.state import State
+from octavo.sampling.device.edits import Masks
 from octavo.sampling.device.sampler import DeviceSampler
 
 _SHARED = 512  # tokens that all rows must have in common before they are read once for all
@@ -48,6 +49,7 @@ class CudaDevice:
         eager: bool = False,
     ) -> None:
         self._model, self._backend, self._layout, self._caches = model, backend, layout, caches
+        backend.reserve(rows, device)
         vocab = model.vocab_size
         self._state = State(rows, length, vocab, layout.groups, device)
         self._inputs = Inputs(self._state, layout.groups, caches.tensors, budget, device)
@@ -125,19 +127,44 @@ class CudaDevice:
         size."""
         tokens, rows = step.padded
         if not step.graph or self._logprobs.wants_prompt(step):
-            self._hidden = self._compute(tokens, rows, step.bounds._replace(shared=self._shared))
+            self._hidden = self._launch_eagerly(step)
             return
         longest = 1 if step.decode else tokens
         bounds = HostBounds(rows, tokens, longest, self._state.length, self._shared and self._state.length)
         key = ("F", tokens, rows, longest, bool(self._shared))
-        self._graphs.run(key, lambda: self._compute(tokens, rows, bounds))
+        try:
+            self._graphs.run(key, lambda: self._compute(tokens, rows, bounds))
+        except torch.OutOfMemoryError:
+            self._hidden = self._launch_eagerly(step.exact())
 
-    def _compute(self, tokens: int, rows: int, bounds: HostBounds) -> Tensor:
+    def _launch_eagerly(self, step: Rows) -> Tensor:
+        """Where memory runs out, the step is computed in pieces: the first rows, then the others, or the
+        first tokens of a long row. That changes no result, since rows only look back."""
+        bounds = step.bounds._replace(shared=self._shared)
+        try:
+            return self._compute(*step.padded, bounds, step.first)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            pieces = step.halves()
+            if pieces is None:
+                raise
+        hidden = []
+        for piece in pieces:
+            self._state.set_plan(piece.table(), 0)
+            self._state.flush()
+            hidden.append(self._launch_eagerly(piece))
+        self._state.set_plan(step.table(), self._shared)
+        self._state.flush()
+        self._inputs.lay_out(step.padded[1])  # what S reads
+        return torch.cat(hidden)
+
+    def _compute(self, tokens: int, rows: int, bounds: HostBounds, first: int = 0) -> Tensor:
         """Hidden states [tokens, hidden]; the logits of every row go where S looks for them."""
         f = self._inputs.build(tokens, rows, bounds)
         prepare(self._backend, self._model.cache_specs, f)
         hidden = self._model.forward(f)
-        self._model.logits(hidden.index_select(0, f.logits_at), out=self._logits[:rows])
+        logits = self._logits[first : first + rows]
+        self._model.logits(hidden.index_select(0, f.logits_at), out=logits)
         return hidden
 
     # ---- S ------------------------------------------------------------------------------------
@@ -164,7 +191,7 @@ class CudaDevice:
             self._graphs.run(("S", rows, variant), lambda: self._choose(rows, variant, None))
         return self._logprobs.after(step, raw, self._drawn, self._hidden, self._inputs.row_start)
 
-    def _choose(self, rows: int, variant: str, bitmaps: Tensor | None) -> None:
+    def _choose(self, rows: int, variant: str, bitmaps: Masks | None) -> None:
         i, s = self._inputs, self._state
         owners, place = i.owners[:rows], i.place[:rows]
         drawn = self._drawn[:rows]

@@ -31,11 +31,20 @@ class Graphs:
             launch()
             return
         graph = self._graphs.get(key)
-        if graph is None and key not in self._graphs:
-            self._graphs[key] = None
-            launch()  # whatever is compiled or set up on first use, is now
+        if graph is None and key in self._graphs:
+            graph = self._captured(key, launch)
+        if graph is not None:
+            graph.replay()
             return
-        (graph or self.capture(key, launch)).replay()
+        self._graphs[key] = None
+        launch()  # whatever is compiled or set up on first use, is now
+
+    def _captured(self, key: Hashable, launch: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
+        """None where there is no memory for another graph: the step is launched kernel by kernel."""
+        try:
+            return self.capture(key, launch)
+        except torch.OutOfMemoryError:
+            return None
 
     def capture(self, key: Hashable, launch: Callable[[], object]) -> torch.cuda.CUDAGraph:
         """Records without running. torch.cuda.graph() would sweep Python's garbage each time: the best

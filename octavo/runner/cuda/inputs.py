@@ -41,17 +41,18 @@ class Inputs:
         self.slots = [ints(tokens, torch.int64) for _ in groups]
         self.lengths = [ints(rows) for _ in groups]
 
+    def lay_out(self, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Launches what derives the plan's rows from the slots: row_start [rows + 1], owners, start, live."""
+        row_start, owners = self.row_start[: rows + 1], self.owners[:rows]
+        start, live = self.start[:rows], self.live[:rows]
+        out = (row_start, owners, start, live, self.logits_at, self.sampled, self.place)
+        lay_out_rows(self._state.plan, self._state.columns, out, rows)
+        return row_start, owners, start, live
+
     def build(self, tokens: int, rows: int, bounds: HostBounds) -> Forward:
         """Launches what derives the step's inputs from the slots; padded to `tokens` and `rows`."""
         state = self._state
-        row_start, owners = self.row_start[: rows + 1], self.owners[:rows]
-        start, live, logits_at = self.start[:rows], self.live[:rows], self.logits_at[:rows]
-        lay_out_rows(
-            state.plan,
-            state.columns,
-            (row_start, owners, start, live, logits_at, self.sampled, self.place),
-            rows,
-        )
+        row_start, owners, start, live = self.lay_out(rows)
         ids, positions = self.tokens[:tokens], self.positions[:tokens]
         groups = []
         for g, group in enumerate(self._groups):
@@ -68,7 +69,7 @@ class Inputs:
             tokens=ids,
             positions=positions,
             row_start=row_start,
-            logits_at=logits_at,
+            logits_at=self.logits_at[:rows],
             groups=tuple(groups),
             caches=self.caches,
             bounds=bounds,

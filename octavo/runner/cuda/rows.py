@@ -32,6 +32,8 @@ class Rows:
     bounds: HostBounds
     padded: tuple[int, int]  # tokens, rows
     graph: bool  # small enough to be captured
+    first: int = 0  # where its rows begin in the step it is a piece of
+    skip: int = 0  # tokens of its only row that an earlier piece has computed
 
     @property
     def decode(self) -> bool:
@@ -47,7 +49,32 @@ class Rows:
         out = np.zeros((4, self.padded[1]), np.int32)
         for row, values in enumerate((self.slot, self.count, self.logits)):
             out[row, : len(values)] = values
+        out[3, : len(self.slot)] = self.skip
         return out
+
+    def halves(self) -> tuple[Rows, Rows] | None:
+        """Two steps that together do what this one does; None for a single token."""
+        rows = len(self.slot)
+        if rows == 1 and self.count[0] == 1:
+            return None
+        if rows > 1:
+            cut = rows // 2
+            return self._piece(slice(0, cut), self.first), self._piece(slice(cut, rows), self.first + cut)
+        done = int(self.count[0]) // 2
+        head = replace(self, count=self.count - (self.count - done), logits=self.logits * 0)
+        tail = replace(self, count=self.count - done, start=self.start + done, skip=self.skip + done)
+        return head.exact(), tail.exact()
+
+    def _piece(self, rows: slice, first: int) -> Rows:
+        slot, count, start = self.slot[rows], self.count[rows], self.start[rows]
+        return replace(
+            self, slot=slot, count=count, start=start, logits=self.logits[rows], first=first
+        ).exact()
+
+    def exact(self) -> Rows:
+        """With bounds and padding of its own rows, not those of a graph."""
+        bounds = _bounds(self.start, self.count)
+        return replace(self, bounds=bounds, padded=(max(bounds.tokens, bounds.rows), bounds.rows))
 
     def in_plan_order(self, values: Ints) -> Ints:
         """[rows, ...] of the step, reordered as the plan has them."""
@@ -68,11 +95,14 @@ def read_rows(plan: StepPlan, most_rows: int) -> Rows:
         order = np.argsort(~single, kind="stable")
         table = table[order]
     slot, start, count, _, logits = table.T
-    tokens, rows = int(count.sum()), len(slot)
-    longest = int(count.max(initial=0))
-    bounds = HostBounds(rows, tokens, longest, int((start + count).max(initial=0)))
-    padded, graph = _pad(tokens, rows, longest, most_rows)
+    bounds = _bounds(start, count)
+    padded, graph = _pad(bounds.tokens, bounds.rows, bounds.max_query, most_rows)
     return Rows(plan.id, slot, count, start, logits, order, bounds, padded, graph)
+
+
+def _bounds(start: Ints, count: Ints) -> HostBounds:
+    longest = int(count.max(initial=0))
+    return HostBounds(len(count), int(count.sum()), longest, int((start + count).max(initial=0)))
 
 
 def _pad(tokens: int, rows: int, longest: int, most_rows: int) -> tuple[tuple[int, int], bool]:

@@ -17,11 +17,14 @@ from octavo.core.messages import Admission, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.core.runner import Progress
 from octavo.nn.protocols import DTYPES, Model
+from octavo.ops.triton import attach
 from octavo.runner.cache import Caches
 from octavo.runner.cuda.device import CudaDevice
 from octavo.runner.cuda.graphs import buckets
 from octavo.runner.cuda.state import State
 from octavo.runner.memory import MemoryPlan, plan_memory
+
+__all__ = ["attach", "start_cuda"]  # kernels are attached before the first step
 
 if TYPE_CHECKING:
     from octavo.runner.start import Drawing

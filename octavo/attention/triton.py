@@ -1,0 +1,243 @@
+"""Attention on NVIDIA GPUs by our own kernels (octavo/ops/triton/attention_*.py).
+
+Rows of one token decode along a work list that balances any mix of lengths; rows of more tokens run as
+tiles of queries; pages that all rows share are read once. Every launch is sized from host bounds and reads
+the true lengths on the device, so steps can be captured. Loads triton only when an instance is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from octavo.core.facts import Platform
+from octavo.nn.forward import Forward, GroupInputs, HostBounds
+from octavo.nn.protocols import AttnLayer, CacheSpec, Heads
+from octavo.ops.enter import LARGEST, enter
+
+if TYPE_CHECKING:
+    from octavo.ops.triton.attention_decode import DecodeConfig, Prefix, Workspace
+
+_LARGEST_HEAD = 256
+
+
+@dataclass
+class TritonMeta:
+    """What the layers of a group share in one step."""
+
+    spec: CacheSpec
+    bounds: HostBounds
+    config: DecodeConfig | None = None
+    programs: int = 0
+    items: Tensor | None = None  # the work list of the rows that decode
+    inputs: GroupInputs | None = None
+    row_start: Tensor | None = None
+    owners: Tensor | None = None
+    shared: Tensor | None = None  # None: nothing to read once
+
+
+class TritonAttention:
+    """Cache: [pages, kv_heads, 2 (k, v), page, head_dim], so that a head's page is contiguous."""
+
+    name = "triton"
+
+    def __init__(self) -> None:
+        from octavo.ops.triton import (
+            attention_decode,
+            attention_prefill,
+            attention_prefix,
+            attention_tune,
+            attention_work,
+        )
+
+        self._decode, self._prefill, self._prefix = attention_decode, attention_prefill, attention_prefix
+        self._tune, self._work = attention_tune, attention_work
+        self._rows = 0
+        # never freed while the backend lives: captured graphs hold the addresses
+        self._spaces: dict[tuple[int, ...], Workspace] = {}
+        self._order: dict[tuple[torch.device, int], Tensor] = {}
+
+    def supports(self, spec: CacheSpec, platform: Platform) -> str | None:
+        if platform.kind != "cuda":
+            return f"runs on a GPU, not on {platform.kind}"
+        if int(platform.features[0].removeprefix("sm")) < 80:
+            return f"needs compute capability 8.0, {platform.name} has {platform.features[0]}"
+        if spec.head_dim > _LARGEST_HEAD or spec.head_dim % 8:
+            return f"head size {spec.head_dim} (multiples of 8 up to {_LARGEST_HEAD} work)"
+        return None
+
+    def reserve(self, rows: int, device: torch.device) -> None:
+        """Steps will have up to `rows` rows: scratch memory is made for that many."""
+        self._rows = max(self._rows, rows)
+
+    def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
+        return (pages, spec.kv_heads, 2, page_size, spec.head_dim)
+
+    def plan(self, spec: CacheSpec, bounds: HostBounds) -> TritonMeta:
+        return TritonMeta(spec, bounds)
+
+    def prepare(self, f: Forward, meta: TritonMeta) -> None:
+        spec, inputs, cache = meta.spec, f.groups[meta.spec.group], f.caches[meta.spec.name]
+        rows = inputs.lengths.shape[0]
+        meta.inputs, meta.row_start = inputs, f.row_start
+        meta.owners = f.owners if f.owners is not None else self._in_order(rows, cache.device)
+        if f.bounds.shared and spec.group == 0 and not spec.window:
+            meta.shared = f.shared
+        config = self._tune.decode_config(rows, _padded(spec.head_dim), cache.element_size())
+        meta.config = config
+        meta.programs = self._decode.programs_for(config, spec.kv_heads, _processors(cache.device))
+        meta.items = self._work.make_work(
+            inputs.lengths,
+            f.row_start,
+            meta.owners,
+            meta.shared,
+            programs=meta.programs,
+            block=config.block,
+            page=cache.shape[3],
+            window=spec.window,
+            extra=config.extra,
+            least=config.least,
+        )
+
+    def enter(
+        self, qkv: Tensor, angles: Tensor, heads: Heads, cache: Tensor, meta: TritonMeta, layer: AttnLayer
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        assert meta.inputs is not None
+        k, v = _views(cache)
+        q = enter(
+            qkv,
+            angles,
+            heads.q_norm,
+            heads.k_norm,
+            heads.eps,
+            heads.heads,
+            heads.kv_heads,
+            k,
+            v,
+            meta.inputs.slots,
+            layer.k_scale,
+            layer.v_scale,
+        )
+        return q, None, None
+
+    def run(
+        self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: TritonMeta, layer: AttnLayer
+    ) -> Tensor:
+        assert meta.inputs is not None and meta.config is not None
+        keys, values = _views(cache)
+        if k is not None and v is not None:
+            _store(k, keys, meta.inputs.slots, layer.k_scale)
+            _store(v, values, meta.inputs.slots, layer.v_scale)
+        q = q.contiguous()
+        n, heads, d = q.shape
+        out = torch.empty((n, heads * d), dtype=q.dtype, device=q.device)
+        scales: dict[str, Any] = {
+            "scale": layer.scale,
+            "softcap": layer.softcap,
+            "k_scale": layer.k_scale,
+            "v_scale": layer.v_scale,
+        }
+        self._decode.decode(
+            q,
+            keys,
+            values,
+            out,
+            meta.inputs.tables,
+            meta.row_start,
+            meta.items,
+            self._space(meta, heads, d, q.device),
+            meta.config,
+            programs=meta.programs,
+            prefix=self._shared_prefix(q, keys, values, meta, scales),
+            **scales,
+        )
+        if meta.bounds.max_query > 1:
+            self._long_rows(q, keys, values, out, meta, layer.window, scales)
+        return out
+
+    def _long_rows(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        out: Tensor,
+        meta: TritonMeta,
+        window: int,
+        scales: dict[str, Any],
+    ) -> None:
+        assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
+        n, heads, d = q.shape
+        group = heads // meta.spec.kv_heads
+        rows = meta.owners.shape[0]
+        self._prefill.prefill(
+            q,
+            keys,
+            values,
+            out,
+            meta.inputs.tables,
+            meta.owners,
+            meta.inputs.lengths,
+            meta.row_start,
+            self._tune.prefill_config(n, rows, _padded(d), group, q.element_size()),
+            tokens=n,
+            window=window,
+            **scales,
+        )
+
+    def _shared_prefix(
+        self, q: Tensor, keys: Tensor, values: Tensor, meta: TritonMeta, scales: dict[str, Any]
+    ) -> Prefix | None:
+        if meta.shared is None:
+            return None
+        assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
+        heads, d = q.shape[1:]
+        kv_heads = meta.spec.kv_heads
+        config = self._tune.prefix_config(
+            meta.owners.shape[0],
+            _padded(d),
+            heads // kv_heads,
+            kv_heads,
+            q.element_size(),
+            _processors(q.device),
+        )
+        return self._prefix.shared_prefix(
+            q, keys, values, meta.inputs.tables, meta.owners, meta.row_start, meta.shared, config, **scales
+        )
+
+    def _space(self, meta: TritonMeta, heads: int, d: int, device: torch.device) -> Workspace:
+        assert meta.owners is not None
+        rows = max(self._rows, meta.owners.shape[0])
+        key = (meta.programs, rows, heads, d)
+        if key not in self._spaces:
+            self._spaces[key] = self._decode.Workspace.make(*key, device)
+        return self._spaces[key]
+
+    def _in_order(self, rows: int, device: torch.device) -> Tensor:
+        """Where tables are row by row, row r's is number r."""
+        if (device, rows) not in self._order:
+            self._order[device, rows] = torch.arange(rows, dtype=torch.int32, device=device)
+        return self._order[device, rows]
+
+
+def _views(cache: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values as [pages, page, kv_heads, head_dim]."""
+    return cache[:, :, 0].transpose(1, 2), cache[:, :, 1].transpose(1, 2)
+
+
+def _store(values: Tensor, cache: Tensor, slots: Tensor, scale: float) -> None:
+    page = cache.shape[1]
+    if cache.element_size() == 1:
+        values = (values.float() / scale).clamp(-LARGEST, LARGEST)
+    cache[slots // page, slots % page] = values.to(cache.dtype)
+
+
+def _padded(d: int) -> int:
+    return 1 << (d - 1).bit_length()
+
+
+def _processors(device: torch.device) -> int:
+    """Multiprocessors; in the interpreter a few, so that rows are cut."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8

@@ -1,0 +1,73 @@
+"""The decode kernel and its work list against the definition, poison around every row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.kernels.attention_case import Case
+
+
+def run(case: Case, programs: int, **config):
+    from octavo.ops.triton.attention_decode import DecodeConfig, Workspace, decode
+    from octavo.ops.triton.attention_work import make_work
+
+    settings = DecodeConfig(**{"block": 16, **config})
+    case.build()
+    items = make_work(
+        case.lengths, case.row_start, case.owners, None, programs=programs, block=settings.block, page=case.page,
+        window=case.window, extra=settings.extra, least=settings.least,
+    )  # fmt: skip
+    space = Workspace.make(programs, len(case.owners), case.heads, case.d, case.q.device)
+    space.parts.fill_(float("nan"))
+    for _ in range(2):  # the counters are clean for the next layer
+        case.out.fill_(float("nan"))
+        decode(
+            case.q, case.k, case.v, case.out, case.tables, case.row_start, items, space, settings,
+            programs=programs, scale=case.scale, softcap=case.softcap, k_scale=case.k_scale, v_scale=case.v_scale,
+        )  # fmt: skip
+        mask = case.decoded()
+        assert case.check(case.out[mask], case.expected()[mask]) <= 1
+    assert not space.counters.any()
+    assert case.out[~mask].isnan().all()
+    return items
+
+
+ROWS = {
+    "one": [(1, 37)],
+    "first": [(1, 1)],
+    "mixed lengths": [(1, 5), (1, 100), (1, 16), (1, 33), (1, 1)],
+    "one long": [(1, 3), (1, 400), (1, 2)],
+    "with prefill and done rows": [(1, 20), (0, 0), (1, 90), (7, 7), (3, 50)],
+    "nothing": [(0, 0)],
+}
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("programs", [1, 3, 8])
+@pytest.mark.parametrize("fused", [True, False])
+def test_decode(device, rows, programs, fused):
+    run(Case(rows, device=device), programs, fused=fused)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"heads": 2, "kv_heads": 2},
+        {"heads": 6, "kv_heads": 2, "d": 80},
+        {"heads": 5, "kv_heads": 1, "d": 96},
+        {"heads": 4, "kv_heads": 1, "d": 112, "page": 32},
+        {"heads": 72, "kv_heads": 1, "d": 64},
+        {"heads": 4, "kv_heads": 4, "d": 256, "page": 64},
+        {"window": 20},
+        {"window": 1},
+        {"window": 33, "softcap": 5.0},
+        {"softcap": 0.5},
+        {"dtype": torch.bfloat16},
+        {"dtype": torch.float16, "heads": 8},
+        {"dtype": torch.bfloat16, "cache_dtype": torch.float8_e4m3fn, "k_scale": 0.5, "v_scale": 2.0},
+    ],
+    ids=str,
+)
+def test_decode_options(device, shape):
+    run(Case(ROWS["mixed lengths"], device=device, **shape), 3)

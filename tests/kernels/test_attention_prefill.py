@@ -1,0 +1,59 @@
+"""The kernel for prompts and chunks against the definition, poison around every row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.kernels.attention_case import Case
+
+
+def run(case: Case, **config) -> None:
+    from octavo.ops.triton.attention_prefill import PrefillConfig, prefill
+
+    case.build()
+    prefill(
+        case.q, case.k, case.v, case.out, case.tables, case.owners, case.lengths, case.row_start,
+        PrefillConfig(**{"tile": 32, "block": 16, "warps": 4, **config}), tokens=case.q.shape[0], scale=case.scale,
+        window=case.window, softcap=case.softcap, k_scale=case.k_scale, v_scale=case.v_scale,
+    )  # fmt: skip
+    mask = ~case.decoded()
+    assert case.check(case.out[mask], case.expected()[mask]) <= 1
+    assert case.out[~mask].isnan().all()
+
+
+ROWS = {
+    "one": [(37, 37)],
+    "two tokens": [(2, 2), (2, 50)],
+    "chunks": [(16, 16), (33, 100), (5, 64), (17, 18)],
+    "after decoding and done rows": [(1, 20), (1, 7), (0, 0), (40, 40), (3, 90), (0, 0)],
+}
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("block", [16, 32])
+def test_prefill(device, rows, block):
+    run(Case(rows, device=device), block=block)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"heads": 2, "kv_heads": 2},
+        {"heads": 6, "kv_heads": 2, "d": 80},
+        {"heads": 5, "kv_heads": 1, "d": 96},
+        {"heads": 4, "kv_heads": 1, "d": 112, "page": 32},
+        {"heads": 40, "kv_heads": 1, "d": 64},
+        {"heads": 4, "kv_heads": 4, "d": 256, "page": 64},
+        {"window": 20},
+        {"window": 1},
+        {"window": 33, "softcap": 5.0},
+        {"softcap": 0.5},
+        {"dtype": torch.bfloat16},
+        {"dtype": torch.float16, "heads": 8},
+        {"dtype": torch.bfloat16, "cache_dtype": torch.float8_e4m3fn, "k_scale": 0.5, "v_scale": 2.0},
+    ],
+    ids=str,
+)
+def test_prefill_options(device, shape):
+    run(Case(ROWS["chunks"], device=device, **shape))

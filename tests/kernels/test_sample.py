@@ -1,0 +1,199 @@
+"""The device's sampler against the numpy one: the same tokens for the same seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from octavo.core.messages import Admission, StepMasks
+from octavo.sampling.device.edits import Masks
+from octavo.sampling.device.lists import bitmap_of
+from octavo.sampling.device.sampler import DeviceSampler
+from octavo.sampling.sampler import Sampler
+from tests.cpu.sampling.rows import admission, logits_of, rows_of
+
+SLOTS = 64
+KINDS = {
+    "greedy": [dict(temperature=0.0)],
+    "random": [dict(), dict(temperature=0.6), dict(temperature=0.0), dict(temperature=0.01)],
+    "truncated": [
+        *(dict(top_k=k, temperature=t) for k in (1, 3, 50, 5000) for t in (1.0, 0.3)),
+        *(dict(top_p=p, temperature=t) for p in (1e-9, 0.1, 0.9, 0.999) for t in (1.0, 1.7)),
+        *(dict(min_p=m) for m in (0.001, 0.3, 1.0)),
+        dict(top_k=20, top_p=0.8),
+        dict(top_k=400, top_p=0.99, min_p=1e-4),
+        dict(min_p=0.01, top_p=0.7),
+        dict(),
+        dict(temperature=0.0),
+    ],
+}
+
+
+def sampler_of(admissions: list[Admission], vocab: int, device: str) -> DeviceSampler:
+    history = torch.from_numpy(rows_of(admissions).history).to(device)
+    sampler = DeviceSampler(SLOTS, vocab, history, history.device)
+    for workspace in vars(sampler._work).values():
+        if isinstance(workspace, torch.Tensor) and workspace.is_floating_point():
+            workspace.fill_(float("nan"))
+    for a in admissions:
+        sampler.admit(a)
+    sampler.flush()
+    return sampler
+
+
+def both(
+    admissions: list[Admission], logits: np.ndarray, device: str, variant: str, masks: StepMasks | None = None
+) -> tuple[list[int], list[int]]:
+    """(tokens of the device, tokens of the reference)"""
+    vocab, rows = logits.shape[1], rows_of(admissions)
+    sampler = sampler_of(admissions, vocab, device)
+    assert sampler.variant(rows.slot, masks is not None) == variant
+    reference = Sampler(SLOTS)
+    for a in admissions:
+        reference.admit(a)
+    bitmaps = None if masks is None else sampler.bitmaps(rows.slot, masks)
+    drawn = draw(sampler, logits, rows.slot, rows.position, variant, bitmaps)
+    return drawn, reference.sample(logits.copy(), rows, masks).tolist()
+
+
+def draw(
+    sampler: DeviceSampler,
+    logits: np.ndarray,
+    slots: np.ndarray,
+    positions: np.ndarray,
+    variant: str,
+    bitmaps: Masks | None = None,
+) -> list[int]:
+    where = sampler._device
+    out = torch.full((len(logits),), -7, dtype=torch.int32, device=where)
+    sampler.sample(
+        torch.from_numpy(logits.copy()).to(where),
+        torch.from_numpy(slots.astype(np.int32)).to(where),
+        torch.from_numpy(positions).to(where),
+        variant,
+        bitmaps,
+        out=out,
+    )
+    return out.tolist()
+
+
+def requests(kinds: list[dict[str, Any]], rng: np.random.Generator, rows: int) -> list[Admission]:
+    slots = rng.permutation(SLOTS)[:rows]
+    return [
+        admission(
+            int(slot),
+            rng.integers(0, 50, rng.integers(2, 100)),
+            prompt=int(rng.integers(1, 3)),
+            seed=int(rng.integers(0, 2**63 - 1)),
+            **kinds[i % len(kinds)],
+        )
+        for i, slot in enumerate(slots)
+    ]
+
+
+BIG = [
+    pytest.param(vocab, spread, marks=pytest.mark.gpu)
+    for vocab in (50257, 128256, 151936)
+    for spread in (0.0, 0.5, 3.0, 12.0)
+]
+SMALL = [(1, 1.0), (33, 0.0), (1000, 3.0)]
+
+
+@pytest.mark.parametrize("variant", KINDS)
+@pytest.mark.parametrize(("vocab", "spread"), [*SMALL, *BIG])
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_seeded_row_draws_what_the_cpu_draws(variant, vocab, spread, ties, device):
+    kinds = KINDS[variant]
+    rng = np.random.default_rng([vocab, int(spread * 10), ties])
+    rows = max(4, len(kinds))
+    logits = logits_of(rows, vocab, vocab, spread)
+    if ties:
+        logits = np.round(logits)
+    logits[1, vocab // 3 :] = -np.inf
+    logits[2] = -np.inf
+    admissions = requests(kinds, rng, rows)
+    got, want = both(admissions, logits, device, variant if any(kinds) else "greedy")
+    assert got == want
+
+
+def test_a_large_nucleus_is_searched_in_passes(device, monkeypatch):
+    monkeypatch.setattr("octavo.ops.triton.sample.LIST", 16)
+    monkeypatch.setattr("octavo.ops.triton.sample.MOST", 8)
+    kinds = KINDS["truncated"]
+    for ties in (False, True):
+        logits = logits_of(len(kinds), 1000, 5, 1.0)
+        admissions = requests(kinds, np.random.default_rng(ties), len(kinds))
+        got, want = both(admissions, np.round(logits) if ties else logits, device, "truncated")
+        assert got == want
+
+
+EDITS = {
+    "allowed": dict(allowed_token_ids=(3, 50, 96)),
+    "one bad word": dict(bad_words=((5,), (7,))),
+    "bad phrase": dict(bad_words=((11, 12, 40), (12, 41), (9, 9, 9, 9, 42), (40, 43), (20, 20, 11, 12, 33))),
+    "early end": dict(min_tokens=9, eos=(2,), stop_token_ids=(30, 31)),
+    "nothing but the end": dict(min_tokens=9, eos=(2, 5), stop_token_ids=(2,), allowed_token_ids=(2, 5)),
+    "end allowed": dict(min_tokens=4, eos=(2,), stop_token_ids=(30,)),
+    "bias": dict(logit_bias=((4, 5.5), (60, -100.0), (4, 2.5))),
+    "repetition": dict(repetition_penalty=1.4),
+    "reward": dict(repetition_penalty=0.7, temperature=0.0),
+    "frequency": dict(frequency_penalty=0.8),
+    "presence": dict(presence_penalty=-1.1),
+    "all": dict(
+        temperature=0.6, top_p=0.9, top_k=20, min_p=0.02, presence_penalty=0.3, frequency_penalty=0.2,
+        repetition_penalty=1.1, min_tokens=6, eos=(2,), logit_bias=((8, 3.0),), bad_words=((11, 12, 8),),
+        allowed_token_ids=tuple(range(60)),
+    ),
+    "none": dict(),
+}  # fmt: skip
+TOKENS, PROMPT = (11, 12, 13, 13, 90, 20, 20, 11, 12), 5
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("seed", [1])
+def test_edits_are_the_stages_edits(greedy, seed, device):
+    admissions = [
+        admission(
+            i + 3, TOKENS, PROMPT, seed=seed + i, **(params | (dict(temperature=0.0) if greedy else {}))
+        )
+        for i, params in enumerate(EDITS.values())
+    ]
+    if greedy:  # truncation belongs to drawing
+        admissions = [a for a in admissions if a.sampling is not None and a.sampling.top_k == 0]
+    logits = logits_of(len(admissions), 97, seed, 4.0)
+    got, want = both(admissions, logits, device, "full")
+    assert got == want
+
+
+def test_masks_bind_the_rows_they_name(device):
+    admissions = [admission(i, TOKENS, PROMPT, seed=i, temperature=i % 2) for i in range(6)]
+    logits = logits_of(6, 97, 1, 4.0)
+    few, none = bitmap_of((7, 70, 96), 97), bitmap_of((), 97)
+    masks = StepMasks(plan_id=0, rows=((1, 0), (4, 0), (5, 0)), bits=np.stack([few, few, none]).tobytes())
+    got, want = both(admissions, logits, device, "full", masks)
+    assert got == want
+    assert {got[1], got[4]} <= {7, 70, 96} and got[5] == 0
+
+
+def test_a_slot_forgets_its_request(device):
+    wild = admission(4, TOKENS, PROMPT, logit_bias=((60, 100.0),), repetition_penalty=1.7)
+    sampler = sampler_of([wild], 97, device)
+    logits, slot, position = logits_of(1, 97, 2), np.array([4]), np.array([len(TOKENS)])
+    assert draw(sampler, logits, slot, position, "full") == [60]
+    sampler.release(4)
+    assert sampler.variant(slot, False) == "greedy"
+    sampler.admit(admission(4, TOKENS, PROMPT, temperature=0.0))
+    sampler.flush()
+    assert sampler.variant(slot, False) == "greedy"
+    assert draw(sampler, logits, slot, position, "full") == [int(logits.argmax())]
+
+
+def test_counters_are_left_clean(device):
+    a = admission(0, TOKENS, PROMPT, repetition_penalty=1.3, frequency_penalty=0.5)
+    sampler = sampler_of([a], 97, device)
+    logits, slot, position = logits_of(1, 97, 2), np.array([0]), np.array([len(TOKENS)])
+    assert draw(sampler, logits, slot, position, "full") == draw(sampler, logits, slot, position, "full")
+    assert not sampler._edits._counts.any()
