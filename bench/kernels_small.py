@@ -58,15 +58,19 @@ def cases(model: str, n: int) -> list[Case]:
     gains = [torch.randn(128, device="cuda").bfloat16() if normed_heads else None for _ in range(2)]
     cache = torch.zeros(n // 16 + 2, 16, 2, kv, 128, device="cuda").bfloat16()
     slots = 16 + torch.randperm(n, device="cuda")
-    angle_dtype = torch.float32
+
+    def plain_norm() -> torch.Tensor:
+        return rms_norm.reference(x, gain, EPS)
+
     into = (cache[:, :, 0], cache[:, :, 1], slots)
     eight = x.nbytes * 3 // 2
     found = [
-        Case("rms_norm", x.nbytes * 2, lambda: norm.normed(x, gain, EPS), lambda: rms_norm.reference(x, gain, EPS)),
-        Case("silu_mul", g.nbytes * 3 // 2, lambda: activation.gated(g, "silu"), lambda: silu_mul.reference(g)),
-        Case("rope_angles", angles.nbytes, lambda: rope.angles(positions, inverse, 1, angle_dtype), lambda: angles),
-        Case("norm to 8", eight, lambda: quant.quantise(x, gain, EPS), lambda: rms_norm.reference(x, gain, EPS),
-             widened, 0.07),
+        Case("rms_norm", x.nbytes * 2, lambda: norm.normed(x, gain, EPS), plain_norm),
+        Case("silu_mul", g.nbytes * 3 // 2, lambda: activation.gated(g, "silu"),
+             lambda: silu_mul.reference(g)),
+        Case("rope_angles", angles.nbytes, lambda: rope.angles(positions, inverse, 1, torch.float32),
+             lambda: angles),
+        Case("norm to 8", eight, lambda: quant.quantise(x, gain, EPS), plain_norm, widened, 0.07),
         Case("rows to 8", eight, lambda: quant.quantise(x), lambda: x, widened, 0.07),
     ]  # fmt: skip
     for block in (2, 4, 8, 16, 48):

@@ -57,7 +57,7 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     resolved, decisions = resolve(
         config, facts, platform, weights=files.format, native=default_dtype(platform)
     )
-    quant = choose_quantization(checkpoint.hf, checkpoint.index)
+    quant = choose_quantization(checkpoint.hf, checkpoint.index, config.model.quantization, platform)
     dtype = DTYPES[resolved.dtype]
     needs = survey(checkpoint.hf, checkpoint.index, dtype, TorchRef(), quant)
     threads = use_threads(platform) if platform.kind == "cpu" else 0

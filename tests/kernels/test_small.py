@@ -142,5 +142,7 @@ def test_rows_to_eight_bits(shape, norm, device):
     want = x.double() if gain is None else rms_norm.reference(x.double(), gain.double(), 1e-5)
     assert values.dtype == torch.float8_e4m3fn and scale.shape == (shape[0], 1)
     torch.testing.assert_close(scale[:, 0].double(), want.abs().amax(1) / 448, rtol=1e-5, atol=0)
-    off = ((values.double() * scale - want).abs() > want.abs() / 15 + scale.double() * 2.0**-9).double().mean()
+    off = (
+        ((values.double() * scale - want).abs() > want.abs() / 15 + scale.double() * 2.0**-9).double().mean()
+    )
     assert off < 0.08 if device == "cpu" else off == 0  # the interpreter's cast, see above

@@ -60,7 +60,7 @@ def _few(x: Tensor, weight: Tensor, *_: object, **named: object) -> bool:
 def _many(x: Tensor, weight: Tensor, *_: object, **named: object) -> bool:
     wide, deep = weight.shape
     aligned = wide % 16 == 0 and deep % 16 == 0 and deep <= _WIDEST
-    return x.shape[0] > 0 and aligned and x.is_contiguous() and x.dtype == torch.bfloat16
+    return x.shape[0] > 0 and aligned and x.is_contiguous() and x.dtype != torch.float32
 
 
 @project_eight.kernel("cuda", when=_many)
@@ -76,8 +76,9 @@ def _through_eight_bits(
 ) -> Tensor:
     rows, row_scale = quantise(x, gain, eps)
     y = torch._scaled_mm(
-        rows, weight.t(), row_scale, scale.view(1, -1), bias=bias, out_dtype=x.dtype, use_fast_accum=True
-    )
+        rows, weight.t(), row_scale, scale.view(1, -1), out_dtype=torch.bfloat16, use_fast_accum=True
+    ).to(x.dtype)
+    y = y if bias is None else y.add_(bias)
     y = y if act is None else GATES[act](y)
     return y if residual is None else residual.add_(y)
 
