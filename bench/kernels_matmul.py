@@ -202,6 +202,8 @@ def search(shapes: list[Shape], rows: list[int], eight: bool) -> None:
         print(f"{turn} round: {len(jobs)} compiled by {time.perf_counter() - began:.0f} s", flush=True)
         for (s, m), cuts in plans.items():
             results[s, m] = sorted(results[s, m] + time_jobs(s, m, eight, cuts), key=lambda f: f[0])
+        found = [(s.model, s.name, m, [(f[0], brief(f[2])) for f in fs]) for (s, m), fs in results.items()]
+        keep(f"matmul_{turn}_{'fp8' if eight else 'bf16'}.json", found)
         plans = {
             c: list(dict.fromkeys(n for f in found[:3] for n in neighbours(f[2])))
             for c, found in results.items()

@@ -51,10 +51,16 @@ class Workspace(NamedTuple):
 
 @cache
 def workspace(device: torch.device) -> Workspace:
-    """Made on first use, which must not be inside a graph's capture."""
+    """Made on first use, which must not be inside a graph's capture: zeros would wait for its replay."""
+    assert device.type != "cuda" or not torch.cuda.is_current_stream_capturing(), "call reserve() first"
     count = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
     parts = torch.empty(_PARTS if device.type == "cuda" else _PARTS >> 5, device=device)
     return Workspace(parts, torch.zeros(_TILES, dtype=torch.int32, device=device), count)
+
+
+def reserve(device: torch.device) -> None:
+    """Makes the scratch memory, before anything is captured."""
+    workspace(torch.empty(0, device=device).device)
 
 
 def skinny(x: Tensor, weight: Tensor) -> bool:

@@ -17,7 +17,7 @@ from octavo.core.messages import Admission, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.core.runner import Progress
 from octavo.nn.protocols import DTYPES, Model
-from octavo.ops.triton import attach
+from octavo.ops.triton import attach, matmul
 from octavo.runner.cache import Caches
 from octavo.runner.cuda.device import CudaDevice
 from octavo.runner.cuda.graphs import buckets
@@ -37,6 +37,7 @@ _HEADROOM = 256 << 20  # fragments, workspaces that libraries take later
 def start_cuda(plan: Drawing, model: Model, progress: Progress) -> tuple[CudaDevice, Drawing]:
     """The device, and the drawing with what was measured. UserError where nothing fits."""
     where = torch.device("cuda")
+    matmul.reserve(where)
     dtype = DTYPES[plan.resolved.kv_dtype]
     device, plan, peak = _measured(plan, model, where)
     progress("memory", 1.0)
