@@ -11,7 +11,7 @@ from octavo.ops.triton.attention_prefix import PrefixConfig
 
 
 def decode_candidates() -> Iterator[DecodeConfig]:
-    cuts = ((64, 4, 2), (64, 4, 5), (32, 2, 2), (32, 4, 2), (128, 4, 2), (64, 2, 2), (128, 8, 2))
+    cuts = ((64, 4, 3), (64, 4, 2), (64, 4, 5), (32, 2, 2), (32, 4, 2), (128, 4, 2), (64, 2, 2), (128, 8, 2))
     for (block, warps, stages), per_sm in itertools.product(cuts, (1, 2, 3, 4, 6, 8)):
         if block * per_sm <= 64 * 5 and warps * per_sm <= 24:
             yield DecodeConfig(block=block, warps=warps, stages=stages, per_sm=per_sm)

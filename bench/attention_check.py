@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.attention_candidates import decode_candidates, prefill_candidates
-from bench.attention_step import BF16, processors
+from bench.attention_step import BF16, processors, workers
 from octavo.ops.triton.attention_decode import DecodeConfig, Workspace, decode, programs_for
 from octavo.ops.triton.attention_prefill import PrefillConfig, prefill
 from octavo.ops.triton.attention_prefix import PrefixConfig, shared_prefix
@@ -85,19 +85,31 @@ def configs_for(case: Case, every: bool) -> set[Configs]:
     return tried
 
 
+def check_case(seed: int) -> tuple[float, list[str]]:
+    """One case with all its configurations: (largest error, what went wrong)."""
+    case = list(cases())[seed]
+    case.seed = seed
+    want = case.build().expected()
+    worst, said = 0.0, []
+    for configs in configs_for(case, every=seed == 0):
+        try:
+            error = error_of(case, want, configs)
+        except Exception as problem:
+            said.append(f"cannot: {configs}: {type(problem).__name__} {str(problem)[:120]}")
+            continue
+        worst = max(worst, error)
+        if error > 1:
+            said.append(f"WRONG by {error:.2f} tolerances: {case} {configs}")
+    return worst, said
+
+
 def check(result: dict[str, Any]) -> None:
+    """In several processes on the one GPU, since most of the time goes into compiling."""
     worst = 0.0
-    for seed, case in enumerate(cases()):
-        case.seed = seed
-        want = case.build().expected()
-        for configs in configs_for(case, every=seed == 0):
-            try:
-                error = error_of(case, want, configs)
-            except Exception as problem:
-                print(f"  cannot: {configs}: {type(problem).__name__} {str(problem)[:120]}", flush=True)
-                continue
+    with workers() as pool:
+        for error, said in pool.map(check_case, range(len(list(cases())))):
             worst = max(worst, error)
-            if error > 1:
-                print(f"  WRONG by {error:.2f} tolerances: {case} {configs}", flush=True)
+            for line in said:
+                print(f"  {line}", flush=True)
     print(f"checks: largest error {worst:.3f} of the tolerance", flush=True)
     result["check"] = worst

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -63,6 +66,12 @@ def processors() -> int:
     return torch.cuda.get_device_properties(0).multi_processor_count
 
 
+def workers() -> ProcessPoolExecutor:
+    """Processes that share the GPU and fill triton's cache on disk."""
+    many = min(12, os.cpu_count() or 1)
+    return ProcessPoolExecutor(many, multiprocessing.get_context("spawn"))
+
+
 def timed(launch: Callable[[int], None], layers: int, launches: int = 24) -> float:
     """Microseconds a launch: a graph of launches over the layers, the best of several replays."""
     launch(0)
@@ -114,3 +123,20 @@ def run_prefix(s: Step, layer: int, config: PrefixConfig, after: Decoder) -> Non
     prefix = shared_prefix(s.q, *s.views(layer), s.tables, s.owners, s.row_start, s.shared, config,
                            scale=s.d**-0.5)  # fmt: skip
     after.launch(layer, prefix)
+
+
+def warm(task: tuple[str, Any, tuple[int, int], torch.dtype]) -> str | None:
+    """Compiles a candidate by launching it once; what is wrong with it, if anything."""
+    kind, config, shape, cache = task
+    step = Step([(1, 300)] if kind == "decode" else [(1, 300), (40, 300)], shape, cache=cache)
+    try:
+        if kind == "decode":
+            Decoder(step, config).launch(0)
+        elif kind == "prefill":
+            run_prefill(step, 0, config)
+        else:
+            run_prefix(step, 0, config, Decoder(step, DecodeConfig(), shared=True))
+        torch.cuda.synchronize()
+    except Exception as error:
+        return f"cannot: {kind} {tuple(config)}: {type(error).__name__} {str(error)[:90]}"
+    return None

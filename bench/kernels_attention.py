@@ -1,7 +1,8 @@
 """The attention kernels on a GPU: every candidate checked against the definition, then timed by shape.
 
-`python bench/kernels_attention.py [--only check,work,decode,prefill,prefix,fp8] [--out FILE]` prints tables
-and writes JSON (to $OUT/kernels_attention.json where OUT is set). Times are microseconds a launch inside a
+`python bench/kernels_attention.py [--only PARTS] [--out FILE]`, where PARTS are some of
+check,compile,work,decode,prefill,prefix,fp8, prints tables and writes JSON (to
+$OUT/kernels_attention.json where OUT is set). Times are microseconds a launch inside a
 captured graph that walks over layers of a cache larger than L2. Results go to ops/triton/attention_tune.py.
 """
 
@@ -33,6 +34,8 @@ from bench.attention_step import (
     run_prefill,
     run_prefix,
     timed,
+    warm,
+    workers,
 )
 from bench.record import provenance, write
 from octavo.ops.triton.attention_tune import decode_config, prefill_config, prefix_config
@@ -189,10 +192,34 @@ def time_fp8(result: dict[str, Any]) -> None:
     time_prefill(result, FP8, ("4x2048",))
 
 
+def compile_all(result: dict[str, Any]) -> None:
+    """Everything that is timed later, in several processes."""
+    decode = list(decode_candidates())
+    decode += [config._replace(fused=False) for config in decode]
+    tasks = [("decode", c, shape, BF16) for c in decode for shape in (LLAMA, QWEN)]
+    tasks += [("decode", c, LLAMA, FP8) for c in decode]
+    tasks += [("prefill", c, shape, BF16) for c in prefill_candidates() for shape in (LLAMA, QWEN)]
+    tasks += [("prefill", c, LLAMA, FP8) for c in prefill_candidates()]
+    tasks += [("prefix", c, LLAMA, BF16) for c in prefix_candidates()]
+    seen: dict[Any, Any] = {}
+    for kind, config, shape, cache in tasks:  # what is not compiled in comes once
+        plain = config._replace(per_sm=1) if kind == "decode" else config
+        seen[kind, plain, shape, cache] = None
+    with workers() as pool:
+        for problem in pool.map(warm, seen):
+            if problem:
+                print(f"    {problem}", flush=True)
+
+
 PARTS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "check": check, "work": time_work, "decode": time_decode, "prefill": time_prefill, "prefix": time_prefix,
+    "check": check,
+    "compile": compile_all,
+    "work": time_work,
+    "decode": time_decode,
+    "prefill": time_prefill,
+    "prefix": time_prefix,
     "fp8": time_fp8,
-}  # fmt: skip
+}
 
 
 def main() -> None:

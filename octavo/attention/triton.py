@@ -126,7 +126,8 @@ class TritonAttention:
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: TritonMeta, layer: AttnLayer
     ) -> Tensor:
-        assert meta.inputs is not None and meta.config is not None
+        assert meta.inputs is not None and meta.config is not None and meta.items is not None
+        assert meta.row_start is not None
         keys, values = _views(cache)
         if k is not None and v is not None:
             _store(k, keys, meta.inputs.slots, layer.k_scale)

@@ -40,3 +40,11 @@ if not torch.cuda.is_available():
 @pytest.fixture(scope="session")
 def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The full grids are for a GPU; in the interpreter they would take hours."""
+    if not torch.cuda.is_available():
+        large = [item for item in items if item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=large)
+        items[:] = [item for item in items if item not in large]

@@ -43,7 +43,6 @@ def test_prefill(device, rows, block):
         {"heads": 6, "kv_heads": 2, "d": 80},
         {"heads": 5, "kv_heads": 1, "d": 96},
         {"heads": 4, "kv_heads": 1, "d": 112, "page": 32},
-        {"heads": 40, "kv_heads": 1, "d": 64},
         {"heads": 4, "kv_heads": 4, "d": 256, "page": 64},
         {"window": 20},
         {"window": 1},
@@ -57,3 +56,7 @@ def test_prefill(device, rows, block):
 )
 def test_prefill_options(device, shape):
     run(Case(ROWS["chunks"], device=device, **shape))
+
+
+def test_more_heads_than_a_tile_holds(device):
+    run(Case([(5, 20), (3, 3)], heads=40, kv_heads=1, d=16, device=device))

@@ -41,9 +41,7 @@ def run(case: Case, programs: int, **config) -> None:
 ROWS = [(1, 70), (1, 67), (0, 0), (1, 100), (1, 200), (1, 65), (5, 90)]
 
 
-@pytest.mark.parametrize("shared", [0, 1, 3, 4])
-@pytest.mark.parametrize("splits", [1, 2, 3])
-@pytest.mark.parametrize("programs", [1, 5])
+@pytest.mark.parametrize(("shared", "splits", "programs"), [(0, 2, 5), (1, 1, 1), (3, 3, 5), (4, 2, 1)])
 def test_prefix(device, shared, splits, programs):
     run(Case(ROWS, shared=shared, device=device), programs, splits=splits)
 

@@ -165,7 +165,7 @@ def _clear(out, token, tokens, step, h, inside, HEADS: tl.constexpr, D: tl.const
         tl.store(to, tl.zeros((GP, DP), out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["rows", "tokens", "programs"])
+@triton.jit(do_not_specialize=["rows", "tokens", "programs", "table_step"])
 def _decode_kernel(
     q, k_cache, v_cache, out, tables, items, row_start, parts, sums, counters, prefix, prefix_sums,
     rows, tokens, programs, q_step, table_step, page_step, place_step, head_step,

@@ -87,7 +87,7 @@ def _row_at(row_start, rows, x, TOKENS: tl.constexpr):
     return low
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "table_step"])
 def _prefill_kernel(
     q, k_cache, v_cache, out, tables, owners, lengths, row_start,
     rows, q_step, table_step, page_step, place_step, head_step, scale, k_scale, v_scale, softcap,

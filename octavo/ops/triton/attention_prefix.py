@@ -29,7 +29,7 @@ class PrefixConfig(NamedTuple):
     splits: int = 2
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "table_step"])
 def _prefix_kernel(
     q, k_cache, v_cache, parts, sums, tables, owners, row_start, shared,
     rows, q_step, table_step, page_step, place_step, head_step, scale, k_scale, v_scale, softcap,

@@ -62,7 +62,7 @@ class Logprobs:
         if not self._sampled:
             return []
         asked: dict[int, list[int]] = {}
-        for row, slot in enumerate(step.slot.tolist()):
+        for row, slot in enumerate(map(int, step.slot)):
             if slot in self._sampled and step.logits[row]:
                 asked.setdefault(self._sampled[slot], []).append(row)
         return [_Asked(rows, k, logits.index_select(0, self._index(rows))) for k, rows in asked.items()]
@@ -100,7 +100,7 @@ class Logprobs:
 
     def _scored(self, step: Rows) -> Iterator[tuple[int, int, int, int]]:
         """(row, slot, first, end): positions [first, end) of a prompt score the tokens after them."""
-        for row in np.flatnonzero((step.logits > 0) & (step.count > 0)).tolist():
+        for row in map(int, np.flatnonzero((step.logits > 0) & (step.count > 0))):
             slot = int(step.slot[row])
             if slot in self._prompt:
                 start, end = int(step.start[row]), int(step.start[row] + step.count[row])
