@@ -23,7 +23,7 @@ from octavo.runner.cache import Caches, Layout
 from octavo.runner.cuda.graphs import Graphs, buckets
 from octavo.runner.cuda.inputs import Inputs
 from octavo.runner.cuda.logprobs import Logprobs
-from octavo.runner.cuda.results import Launched, Results
+from octavo.runner.cuda.results import Launched, Results, Sent
 from octavo.runner.cuda.rows import Rows, Sizes, common_pages, read_rows
 from octavo.runner.cuda.state import State
 from octavo.sampling.device.edits import Masks
@@ -83,6 +83,7 @@ class CudaDevice:
     def forward(self, plan: StepPlan) -> None:
         """Release, admit, feed, blocks, copies, then the model up to the logits."""
         began = time.perf_counter()
+        self._results.begin()
         self._take_in(plan)
         step = self._step = self._next_rows(plan)
         self._plan_id, self._hidden = plan.id, None
@@ -183,7 +184,7 @@ class CudaDevice:
             with torch.inference_mode():
                 rest = self._draw(step, masks)
         stats = self._stats(step, time.perf_counter() - began)
-        return self._results.send(self._out, step, self._plan_id, stats, rest, self._copied)
+        return self._results.send(self._out, Sent(self._plan_id, step, stats, rest, self._copied))
 
     def _draw(self, step: Rows, masks: StepMasks | None) -> Callable[[np.ndarray], dict[str, object]]:
         rows = step.padded[1]
