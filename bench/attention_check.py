@@ -74,7 +74,7 @@ def configs_for(case: Case, every: bool) -> set[Configs]:
     size, padded = case.cache.element_size(), 1 << (case.d - 1).bit_length()
     group, n = case.heads // case.kv_heads, case.q.shape[0]
     many, few = decode_config(100, padded, size), decode_config(1, padded, size)
-    pre = prefill_config(n, 8, padded, group, case.q.element_size())
+    pre = prefill_config(n, 300, max(n for _, n in case.rows), padded, group, size)
     pfx = None
     if case.shared:
         pfx = prefix_config(len(case.rows), padded, group, case.kv_heads, case.q.element_size(), processors())

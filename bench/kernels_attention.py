@@ -137,7 +137,14 @@ def time_prefill(result: dict[str, Any], kind: torch.dtype = BF16, only: Sequenc
         def rate(us: float, flops: float = flops) -> str:
             return f"{flops / us / 1e6:6.1f} TFLOP/s"
 
-        chosen = prefill_config(step.tokens, len(rows), step.d, shape[0] // shape[1], 2)
+        chosen = prefill_config(
+            step.tokens,
+            max(c for c, _ in rows),
+            max(n for _, n in rows),
+            step.d,
+            shape[0] // shape[1],
+            kind.itemsize,
+        )
         result[label] = {"flops": flops, **measure(prefill_candidates(), run, rate, chosen)}
         if len(set(rows)) == 1 and rows[0][0] == rows[0][1]:
             for which, us in yardsticks(len(rows), rows[0][0], shape, step.d):

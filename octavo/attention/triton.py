@@ -172,7 +172,7 @@ class TritonAttention:
         assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
         n, heads, d = q.shape
         group = heads // meta.spec.kv_heads
-        rows = meta.owners.shape[0]
+        bounds, size = meta.bounds, 4 if q.element_size() == 4 else keys.element_size()
         self._prefill.prefill(
             q,
             keys,
@@ -182,7 +182,7 @@ class TritonAttention:
             meta.owners,
             meta.inputs.lengths,
             meta.row_start,
-            self._tune.prefill_config(n, rows, _padded(d), group, q.element_size()),
+            self._tune.prefill_config(n, bounds.max_query, bounds.max_context, _padded(d), group, size),
             tokens=n,
             window=window,
             **scales,
