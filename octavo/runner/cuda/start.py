@@ -62,7 +62,7 @@ def _measured(plan: Drawing, model: Model, where: torch.device) -> tuple[CudaDev
             device = CudaDevice(
                 model, plan.backend, plan.layout, tiny,
                 rows=r.max_num_seqs, length=plan.memory.max_model_len, budget=r.budget,
-                device=where, eager=r.eager,
+                device=where, parameters=plan.parameters, eager=r.eager,
             )  # fmt: skip
             return device, plan, _peak_of(device, r.max_num_seqs, plan.memory.max_model_len, r.budget)
         except torch.OutOfMemoryError as error:
@@ -111,7 +111,8 @@ def _plan_cache(plan: Drawing, peak: int) -> MemoryPlan:
     r, costs = plan.resolved, plan.costs
     free, _ = torch.cuda.mem_get_info()
     held = torch.cuda.memory_allocated()
-    graphs = 0 if r.eager else _GRAPHS + _GRAPH * len(buckets(r.max_num_seqs))
+    # steps of the whole budget are captured, too: their memory is beside that of eager ones
+    graphs = 0 if r.eager else _GRAPHS + _GRAPH * len(buckets(r.max_num_seqs)) + peak
     slots = State.nbytes(r.max_num_seqs, r.max_model_len, costs.vocab, r.block_size, costs.groups)
     measured = (
         MemoryRow("weights", max(0, held - slots), r.dtype),
