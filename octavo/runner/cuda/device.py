@@ -7,7 +7,8 @@ large or unusual ones are launched kernel by kernel, through the same code.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -210,6 +211,23 @@ class CudaDevice:
     def use(self, caches: Caches) -> None:
         """Other caches of the same layout, before anything is captured."""
         self._caches, self._inputs.caches = caches, caches.tensors
+
+    @contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Steps inside leave no trace among the graphs."""
+        before, self._graphs.off = self._graphs.off, True
+        try:
+            yield
+        finally:
+            self._graphs.off = before
+
+    def rehearse(self) -> None:
+        """Goes through steps of every captured size without the graphs, for who notes their kernels."""
+        with torch.inference_mode():
+            for rows in buckets(self._state.slots):
+                self._compute(rows, rows, HostBounds(rows, rows, 1, self._state.length))
+                for variant in ("greedy", "random"):
+                    self._choose(rows, variant, None)
 
     def capture(self, progress: Callable[[float], None]) -> int:
         """Captures the common sizes before the first request; how many graphs there are."""
