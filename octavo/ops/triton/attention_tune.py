@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 from octavo.ops.triton.attention_decode import DecodeConfig
+from octavo.ops.triton.attention_direct import DirectConfig
 from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
+
+FEW = 16  # rows that decode without a work list
 
 
 def decode_config(rows: int, d: int, itemsize: int) -> DecodeConfig:
@@ -23,11 +26,19 @@ def decode_config(rows: int, d: int, itemsize: int) -> DecodeConfig:
     return DecodeConfig(block=64, warps=4, stages=3, per_sm=4 if rows <= 128 else 3)
 
 
-def prefill_config(
-    tokens: int, max_query: int, max_context: int, d: int, group: int, itemsize: int
-) -> PrefillConfig:
-    """`max_query` and `max_context` bound the step's rows, `tokens` their sum; `group` query heads share
-    a key head; `itemsize` of the cache."""
+def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
+    """For steps of few rows; None: decode_config. `itemsize` and `d` as there."""
+    if rows > FEW:
+        return None
+    if itemsize == 4:
+        return DirectConfig(block=16 if d > 128 else 32, warps=4, stages=2, per_sm=2)
+    block = 64 if d * itemsize <= 256 else 32
+    return DirectConfig(block=block, warps=4, stages=3, per_sm=2)
+
+
+def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:
+    """`max_context` bounds the step's rows, `tokens` their sum; `group` query heads share a key head;
+    `itemsize` of the cache."""
     if itemsize == 4:
         return PrefillConfig(tile=32, block=16, warps=8, stages=2)
     if d > 128:
@@ -43,6 +54,11 @@ def prefill_config(
     if tokens * group <= 8192:
         return PrefillConfig(tile=64, block=64, warps=4, stages=2)
     return PrefillConfig(tile=128, block=64, warps=8, stages=5)
+
+
+def whole_prompts_pay(max_query: int) -> bool:
+    """Whether attention_fresh.py beats prefill_config's kernel, keys gathered for it included."""
+    return max_query >= 512
 
 
 def prefix_config(

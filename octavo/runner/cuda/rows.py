@@ -50,7 +50,9 @@ class Rows:
 
     def next(self, plan_id: int) -> Rows:
         """The step after this one, when every row goes on by its count."""
-        bounds = self.bounds._replace(max_context=self.bounds.max_context + self.bounds.max_query)
+        bounds = self.bounds._replace(
+            max_context=self.bounds.max_context + self.bounds.max_query, fresh=False
+        )
         return replace(self, plan_id=plan_id, start=self.start + self.count, bounds=bounds)
 
     def table(self) -> NDArray[np.int32]:
@@ -111,7 +113,8 @@ def read_rows(plan: StepPlan, sizes: Sizes) -> Rows:
 
 def _bounds(start: Ints, count: Ints) -> HostBounds:
     longest = int(count.max(initial=0))
-    return HostBounds(len(count), int(count.sum()), longest, int((start + count).max(initial=0)))
+    fresh = longest > 1 and not start[count > 1].any()
+    return HostBounds(len(count), int(count.sum()), longest, int((start + count).max(initial=0)), fresh=fresh)
 
 
 def _pad(b: HostBounds, sizes: Sizes) -> tuple[tuple[int, int], bool]:
