@@ -223,9 +223,12 @@ class CudaDevice:
 
     def rehearse(self) -> None:
         """Goes through steps of every captured size without the graphs, for who notes their kernels."""
+        length, budget = self._state.length, self._sizes.budget
         with torch.inference_mode():
+            for tokens in {min(tokens, budget) for tokens in (32, 512, budget)}:
+                self._compute(tokens, 1, HostBounds(1, tokens, tokens, length))
             for rows in buckets(self._state.slots):
-                self._compute(rows, rows, HostBounds(rows, rows, 1, self._state.length))
+                self._compute(rows, rows, HostBounds(rows, rows, 1, length))
                 for variant in ("greedy", "random"):
                     self._choose(rows, variant, None)
 

@@ -94,8 +94,7 @@ def _compile(device: CudaDevice, plan: Drawing) -> None:
     than everything else."""
     rehearsal = Rehearsal()
     with rehearsal.noting(), device.eagerly():
-        for tokens in (plan.resolved.budget, _SMALLEST):
-            _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1), tokens=tokens)
+        _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1))
         _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1), rows=1, tokens=_SHORT)
         device.rehearse()
     rehearsal.compile(_threads())
