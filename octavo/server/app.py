@@ -84,6 +84,8 @@ ROUTES: tuple[Entry, ...] = (
     Entry("GET", "/version", admin.version, Operation("the version", None, (VersionReply,))),
     Entry("GET", "/load", admin.load, Operation("rows open now")),
     Entry("GET", "/metrics", admin.metrics, Operation("metrics in Prometheus' format")),
+    Entry("POST", "/start_profile", admin.start_profile, Operation("begin a trace of the device")),
+    Entry("POST", "/stop_profile", admin.stop_profile, Operation("end it and write the trace")),
 )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import octavo
 from octavo.config.engine import EngineConfig
@@ -35,6 +35,7 @@ class Engine(Protocol):
     restarts: int
 
     def health(self) -> str | None: ...
+    async def call(self, name: str, **args: Any) -> Any: ...
 
 
 class Service:
