@@ -192,9 +192,10 @@ class LLM:
         """The engine's counters since its start."""
         return self._client.stats()
 
-    def start_profile(self) -> None:
-        """Begins to record a trace of what the device does."""
-        self._client.call("start_profile", folder=self.config.observe.profiler_dir or "profiles")
+    def start_profile(self, *, operators: bool = True) -> None:
+        """Begins to record a trace of what the device does; without `operators` of a GPU's kernels alone."""
+        folder = self.config.observe.profiler_dir or "profiles"
+        self._client.call("start_profile", folder=folder, operators=operators)
 
     def stop_profile(self) -> str:
         """Ends the recording; the path of the trace, for Perfetto or chrome://tracing. It lies in

@@ -18,16 +18,16 @@ class Profiler:
         self._window: profile | None = None
         self._folder = Path()
 
-    def start(self, folder: str) -> None:
-        """Begins to record; the trace will be written into `folder`, which is made."""
+    def start(self, folder: str, operators: bool = True) -> None:
+        """Begins to record; the trace will be written into `folder`, which is made. Without `operators`
+        a GPU's kernels alone are recorded, which slows the host less."""
         if self._window is not None:
             raise UserError("a profile is being recorded already", hint="stop it first", field="profile")
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        activities = [ProfilerActivity.CPU]
-        if torch.cuda.is_available():
-            activities.append(ProfilerActivity.CUDA)
-        self._window = profile(activities=activities, acc_events=True)
+        gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+        host = [ProfilerActivity.CPU] if operators or not gpu else []
+        self._window = profile(activities=[*gpu, *host], acc_events=True)
         self._window.start()
 
     def stop(self) -> str:
