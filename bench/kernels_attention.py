@@ -1,7 +1,7 @@
 """The attention kernels on a GPU: every candidate checked against the definition, then timed by shape.
 
-`python bench/kernels_attention.py [--only PARTS] [--out FILE]`, where PARTS are some of
-check,check-fresh,compile,compile-few,work,decode,few,fresh,prefill,prefix,fp8,fp8-decode, prints tables and writes JSON (to
+`python bench/kernels_attention.py [--only PARTS] [--out FILE]`, where PARTS are some of check,check-fresh,
+compile,compile-few,work,decode,few,fresh,prefill,prefix,fp8,fp8-decode, prints tables and writes JSON (to
 $OUT/kernels_attention.json where OUT is set). Times are microseconds a launch inside a
 captured graph that walks over layers of a cache larger than L2. Results go to ops/triton/attention_tune.py.
 """
