@@ -144,7 +144,7 @@ class TritonAttention:
         return (
             bounds.fresh
             and self._tune.fresh_config(bounds.max_query) is not None
-            and not (layer.softcap or 0 < layer.window < bounds.max_context)
+            and not (layer.softcap or 0 < layer.window < bounds.max_query)
             and cache.dtype == qkv.dtype
             and cache.element_size() == 2
             and meta.spec.head_dim in _WHOLE

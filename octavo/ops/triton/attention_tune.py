@@ -34,7 +34,7 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
     if itemsize == 4:
         return DirectConfig(block=16 if d > 128 else 32, warps=4, stages=2, per_sm=2)
     block = 64 if d * itemsize <= 256 else 32
-    return DirectConfig(block=block, warps=4, stages=3, per_sm=2)
+    return DirectConfig(block=block, warps=4, stages=5, per_sm=2)
 
 
 def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:
