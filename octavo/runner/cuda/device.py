@@ -137,8 +137,9 @@ class CudaDevice:
             self._hidden = self._launch_eagerly(step)
             return
         longest = 1 if step.decode else tokens
-        bounds = HostBounds(rows, tokens, longest, self._state.length, self._shared and self._state.length)
-        key = ("F", tokens, rows, longest, bool(self._shared))
+        length, fresh = self._state.length, step.bounds.fresh
+        bounds = HostBounds(rows, tokens, longest, length, self._shared and length, fresh)
+        key = ("F", tokens, rows, longest, bool(self._shared), fresh)
         try:
             self._graphs.run(key, lambda: self._compute(tokens, rows, bounds))
         except torch.OutOfMemoryError:
@@ -245,7 +246,7 @@ class CudaDevice:
         """Twice: once as a dry run, once recorded. No slot is held, so nothing but page 0 is written."""
         bounds = HostBounds(rows, rows, 1, self._state.length)
         for _ in range(2):
-            self._graphs.run(("F", rows, rows, 1, False), lambda: self._compute(rows, rows, bounds))
+            self._graphs.run(("F", rows, rows, 1, False, False), lambda: self._compute(rows, rows, bounds))
             self._graphs.run(("S", rows, "greedy"), lambda: self._choose(rows, "greedy", None))
 
     def close(self) -> None:
