@@ -20,9 +20,11 @@ import torch
 from torch.nn import functional as F
 
 from bench.gpu_timing import compile_all, copies_of, keep, microseconds
+from octavo.ops.quant import project_eight
 from octavo.ops.triton import matmul
 from octavo.ops.triton.matmul import Terms, multiply
 from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of
+from octavo.ops.triton.quant import quantise
 
 RATE = 3.05e6  # bytes a microsecond that an H100 reads
 SHARED = 220 << 10  # bytes of shared memory a processor has for tiles
@@ -75,7 +77,11 @@ def inputs_of(s: Shape, m: int, scale: torch.Tensor | None) -> tuple[torch.Tenso
     x = torch.randn(m, s.k, device="cuda", dtype=torch.bfloat16)
     residual = torch.randn(m, s.n, device="cuda", dtype=torch.bfloat16) if s.add else None
     gain = torch.randn(s.k, device="cuda", dtype=torch.bfloat16) if s.norm and m == 1 else None
-    return x, Terms(scale, None, residual, gain, 1e-6, s.act, torch.float32 if s.wide else None)
+    terms = Terms(scale, None, residual, gain, 1e-6, s.act, torch.float32 if s.wide else None)
+    if scale is None or m == 1:
+        return x, terms
+    rows, row_scale = quantise(x)  # 8 bits on both sides
+    return rows, terms._replace(x_scale=row_scale, dtype=terms.dtype or x.dtype)
 
 
 def eight_of(s: Shape, eight: bool) -> bool:
@@ -94,7 +100,7 @@ def compile_job(job: Job) -> None:
 
 
 def truth(x: torch.Tensor, weight: torch.Tensor, t: Terms) -> torch.Tensor:
-    h = x.float()
+    h = x.float() if t.x_scale is None else x.float() * t.x_scale
     if t.gain is not None:
         h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + t.eps) * t.gain.float()
     y = h @ weight.float().T
@@ -116,7 +122,7 @@ def vec_candidates(s: Shape, size: int) -> list[Vec]:
     found = []
     for rows in (1, 2, 4, 8, 16):
         for columns in (512, 1024, 2048, 4096):
-            for warps in (2, 4, 8):
+            for warps in (1, 2, 4, 8) if size == 1 else (2, 4, 8):
                 each = rows * columns * halves // (32 * warps)  # elements a thread holds
                 if 32 <= each <= 128 and columns <= s.k and columns * size // (32 * warps) >= 16:
                     found.append(Vec(rows, columns, warps))
@@ -228,7 +234,8 @@ def search(shapes: list[Shape], rows: list[int], eight: bool) -> None:
 def report(s: Shape, m: int, size: int, found: list[tuple[float, float, Vec | Dot]]) -> dict[str, Any]:
     """Prints a line of the table."""
     floor, library = floor_of(s, size), cublas(s, m)
-    chosen = choose_cut(m, s.n, s.k, torch.float8_e4m3fn if size == 1 else torch.bfloat16, s.act is not None)
+    dtype = torch.float8_e4m3fn if size == 1 else torch.bfloat16
+    chosen = choose_cut(m, s.n, s.k, dtype, s.act is not None, size == 1 and m > 1)
     now = next((f[0] for f in found if f[2] == chosen), 0.0)
     wrong = [f for f in found if f[1] > 1e-2]
     best = "".join(f" | {f[0]:.1f} {brief(f[2])}" for f in found[:3])
@@ -270,11 +277,17 @@ class Stack:
         for s in [*shapes[:-1] * LAYERS[model], shapes[-1]]:
             weight, scale = weights_of(s, eight_of(s, eight))
             _, terms = inputs_of(s, m, scale)
+            if s.norm and scale is not None and m > 1:
+                terms = terms._replace(gain=torch.randn(s.k, device="cuda", dtype=torch.bfloat16))
             self.calls.append((x[s.k], weight, terms))
 
     def ours(self) -> None:
-        for x, weight, terms in self.calls:
-            multiply(x, weight, terms)
+        """As the model calls them: 8-bit products round their rows themselves."""
+        for x, weight, t in self.calls:
+            if t.scale is None:
+                multiply(x, weight, t)
+            else:
+                project_eight(x, weight, t.scale, t.bias, t.residual, t.gain, t.eps, t.act)
 
     def library(self) -> None:
         for x, weight, _ in self.calls:

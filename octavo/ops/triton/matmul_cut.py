@@ -67,8 +67,10 @@ def sharers_of(cut: Dot, n_out: int, k: int, programs: int) -> int:
     return next(s for s in _SHARERS if s >= min(exact, steps))
 
 
-def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec | Dot:
-    """For m rows of weights of that dtype."""
+def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool, both: bool = False) -> Vec | Dot:
+    """For m rows and weights of that dtype; `both`: the rows have 8 bits, too."""
+    if both:
+        return _both_eight(m, gated)
     return cut_vec(n_out, k, dtype, gated) if m == 1 else cut_dot(m, n_out, k, dtype, gated)
 
 
@@ -131,6 +133,15 @@ def _eight(m: int, k: int, gated: bool) -> Dot:
     if m > 16:
         return Dot(64, 128, 4, 4, 2, 1 if k <= 4096 else 2)
     return Dot(64, 128, 4, 4, 4, 1) if k <= 4096 else Dot(64, 128, 4, 3, 4)
+
+
+def _both_eight(m: int, gated: bool) -> Dot:
+    """Nothing is converted: only the bytes in flight count, and how often the rows are read."""
+    if gated:
+        return Dot(64, 128, 4, 4, 2, 1)
+    if m > 32:
+        return Dot(128, 128, 8, 4, 2, 1)
+    return Dot(64, 128, 4, 5, 4 if m <= 16 else 3, 1)
 
 
 def _gated(m: int, large: bool) -> Dot:

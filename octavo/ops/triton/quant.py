@@ -1,8 +1,8 @@
 """Projections in 8 bits on the GPU.
 
-Few rows read the weights alone in 8 bits: the activations keep theirs (matmul.py). Many rows are
+One row reads the weights alone in 8 bits: the activations keep theirs (matmul.py). Several rows are
 rounded to e4m3 with a scale of their own, the norm before them in the same launch, and go through
-the 8-bit tensor cores.
+the 8-bit tensor cores: few with the weights streaming by (matmul_dot.py), many through cuBLAS.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _through_eight_bits(
 
 
 @project_eight.kernel("cuda", when=_few)
-def _weights_alone(
+def streaming(
     x: Tensor,
     weight: Tensor,
     scale: Tensor,
@@ -94,6 +94,10 @@ def _weights_alone(
     eps: float = 0.0,
     act: str | None = None,
 ) -> Tensor:
+    if x.shape[0] > 1 and _many(x, weight):
+        rows, row_scale = quantise(x, gain, eps)
+        terms = Terms(scale, bias, residual, act=act, dtype=x.dtype, x_scale=row_scale)
+        return multiply(rows, weight, terms)
     if gain is not None and x.shape[0] > 1:
         x, gain = rms_norm(x, gain, eps), None
     return multiply(x, weight, Terms(scale, bias, residual, gain, eps, act))
