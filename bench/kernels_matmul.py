@@ -1,7 +1,7 @@
 """Skinny products on a GPU: checks every cut, finds the fastest for each shape, times whole layer stacks.
 
-`python bench/kernels_matmul.py check|search|stack [--rows 1,8,16,32,64] [--only 8b|06b] [--weights bf16|fp8]`
-prints tables; everything measured goes to $OUT as JSON. `search` takes its candidates from what
+`python bench/kernels_matmul.py check|search|stack|many [--rows 1,8,16,32,64] [--only 8b|06b]
+[--weights bf16|fp8]` prints tables; everything measured goes to $OUT as JSON. `search` takes its candidates from what
 fits shared memory; the winners belong into octavo/ops/triton/matmul_cut.py.
 """
 
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from bench.gpu_timing import compile_all, copies_of, keep, microseconds
 from octavo.ops.quant import project_eight
 from octavo.ops.triton import matmul
+from octavo.ops.triton.activation import gated
 from octavo.ops.triton.matmul import Terms, multiply
 from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of
 from octavo.ops.triton.quant import quantise
@@ -290,8 +291,13 @@ class Stack:
                 project_eight(x, weight, t.scale, t.bias, t.residual, t.gain, t.eps, t.act)
 
     def library(self) -> None:
-        for x, weight, _ in self.calls:
-            F.linear(x, weight)
+        for x, weight, t in self.calls:
+            if t.residual is not None:
+                t.residual.addmm_(x, weight.t())
+            elif t.act:
+                gated(F.linear(x, weight), t.act)
+            else:
+                F.linear(x, weight)
 
 
 def stack(models: list[str], rows: list[int], eight: bool) -> None:
@@ -316,6 +322,52 @@ def stack(models: list[str], rows: list[int], eight: bool) -> None:
             del made
             torch.cuda.empty_cache()
     keep(f"matmul_stack_{'fp8' if eight else 'bf16'}.json", table)
+
+
+def scaled(s: Shape, m: int) -> dict[str, Any]:
+    """Microseconds of torch's 8-bit products, with scales a row or a matrix, and of what stands around."""
+    weight, scale = weights_of(s, True)
+    assert scale is not None
+    wide = torch.randn(m, s.k, device="cuda", dtype=torch.bfloat16)
+    x, x_scale = quantise(wide)
+    one = torch.full((), 1 / 64, device="cuda")
+    sets = [weight, *(weight.clone() for _ in range(copies_of(weight.nbytes) - 1))]
+    line: dict[str, Any] = {"name": s.name, "m": m, "floor": max(floor_of(s, 1), m * weight.numel() / 7.5e8)}
+    whole = truth(x, weight, Terms(scale, x_scale=x_scale))
+    for fast in (True, False):
+        for name, a, b in (("row", x_scale, scale.view(1, -1)), ("one", one, one)):
+
+            def call(
+                w: torch.Tensor, a: torch.Tensor = a, b: torch.Tensor = b, fast: bool = fast
+            ) -> torch.Tensor:
+                return torch._scaled_mm(x, w.t(), a, b, out_dtype=torch.bfloat16, use_fast_accum=fast)
+
+            if name == "row":
+                assert error_of(call(weight), whole) < 2e-2, (s, m)
+            line[f"{name}{'' if fast else ' exact'}"] = microseconds([lambda w=w, c=call: c(w) for w in sets])
+    if s.act:
+        both = torch.randn(m, 2 * s.n, device="cuda", dtype=torch.bfloat16)
+        line["gate + round"] = microseconds([lambda: quantise(gated(both, "silu"))])
+        line["as one"] = microseconds([lambda: quantise(both, act="silu")])
+    if s.add:
+        y, residual = (
+            torch.randn(m, s.n, device="cuda").bfloat16(),
+            torch.zeros(m, s.n, device="cuda").bfloat16(),
+        )
+        line["add"] = microseconds([lambda: residual.add_(y)])
+    line["round"] = microseconds([lambda: quantise(wide)])
+    line["bf16"] = cublas(s, m)
+    return line
+
+
+def many(models: list[str], rows: list[int]) -> None:
+    """8-bit products of many rows."""
+    table = [scaled(s, m) for s in SHAPES if s.model in models and not s.wide for m in rows]
+    for line in table:
+        print(
+            " ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{v}" for k, v in line.items()), flush=True
+        )
+    keep("matmul_many.json", table)
 
 
 def chain(m: int, layers: int, s: Shape, starts_early: bool) -> torch.Tensor:
@@ -369,7 +421,7 @@ def check(rows: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("check", "search", "stack"))
+    parser.add_argument("what", choices=("check", "search", "stack", "many"))
     parser.add_argument("--rows", default="1,8,16,32,64")
     parser.add_argument("--only", choices=tuple(LAYERS))
     parser.add_argument("--weights", choices=("bf16", "fp8"), default="bf16")
@@ -381,6 +433,8 @@ def main() -> None:
     with torch.inference_mode():
         if args.what == "check":
             check(rows)
+        elif args.what == "many":
+            many(models, rows)
         elif args.what == "stack":
             stack(models, rows, eight)
         else:
