@@ -119,15 +119,47 @@ def test_a_seeded_row_draws_what_the_cpu_draws(variant, vocab, spread, ties, dev
     assert got == want
 
 
-def test_a_large_nucleus_is_searched_in_passes(device, monkeypatch):
-    monkeypatch.setattr("octavo.ops.triton.sample.LIST", 16)
-    monkeypatch.setattr("octavo.ops.triton.sample.MOST", 8)
-    kinds = KINDS["truncated"]
-    for ties in (False, True):
-        logits = logits_of(len(kinds), 1000, 5, 1.0)
-        admissions = requests(kinds, np.random.default_rng(ties), len(kinds))
-        got, want = both(admissions, np.round(logits) if ties else logits, device, "truncated")
-        assert got == want
+LARGE = [
+    dict(top_k=300),
+    dict(top_p=0.8),
+    dict(top_k=200, top_p=0.5, temperature=0.6),  # two searches
+    dict(top_k=40, top_p=0.97),
+    dict(min_p=0.05, top_p=0.9),
+    dict(min_p=0.01),
+    dict(top_p=0.999, temperature=1.7),
+    dict(top_k=5),
+    dict(),
+]
+
+
+def stayed(sampler: DeviceSampler, row: int, logits: np.ndarray, temperature: float) -> np.ndarray:
+    """The ids of the nucleus that a search ended with."""
+    y = torch.from_numpy((logits / np.float32(temperature)).astype(np.float32))
+    keys = (y + 0.0).view(torch.int32).to(torch.int64)
+    keys ^= (keys >> 31) & 0x7FFFFFFF
+    edge, last = sampler._work.plans[row, 6:8].tolist()
+    ids = torch.arange(len(y))
+    return ids[(keys > edge) | ((keys == edge) & (ids <= last))].numpy()
+
+
+@pytest.mark.parametrize("digits", [9, 1, 0])  # of which fewer make more logits equal
+def test_a_large_nucleus_is_searched_in_rounds(digits, device, monkeypatch):
+    for name, value in (("LIST", 16), ("MOST", 8), ("STEP", 256), ("ROUNDS", 3)):
+        monkeypatch.setattr(f"octavo.ops.triton.sample.{name}", value)
+    logits = np.round(logits_of(len(LARGE), 1000, 5, 1.0), digits)
+    admissions = requests(LARGE, np.random.default_rng(digits), len(LARGE))
+    sampler = sampler_of(admissions, 1000, device)
+    rows, reference = rows_of(admissions), Sampler(SLOTS)
+    for a in admissions:
+        reference.admit(a)
+    drawn = draw(sampler, logits, rows.slot, rows.position, "truncated")
+    cut = logits.copy()
+    assert drawn == reference.sample(cut, rows).tolist()
+    searched = sampler._work.state[: len(LARGE)].tolist()
+    assert 2 in searched
+    for row in np.flatnonzero(searched):
+        kept = stayed(sampler, row, logits[row], admissions[row].sampling.temperature)
+        assert kept.tolist() == np.flatnonzero(cut[row] > -np.inf).tolist()
 
 
 EDITS = {

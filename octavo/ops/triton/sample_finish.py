@@ -5,10 +5,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from octavo.ops.triton.launch import start_next, wait
 from octavo.ops.triton.sample_noise import BLOCK, better, block_scores, divided
 from octavo.ops.triton.sample_scan import NOBODY, RANDOM, SEED, TEMPERATURE, float_of, long_of
 
 GROUP = tl.constexpr(8)  # blocks looked into at once
+CHUNK = tl.constexpr(2048)  # blocks whose bounds are read at once
 
 
 @triton.jit
@@ -27,6 +29,21 @@ def collect(keep, items, found):
     tl.store(found + place - 1, items, mask=keep)
     tl.debug_barrier()  # other threads read them
     return tl.max(place, 0)
+
+
+@triton.jit
+def open_blocks(columns, found, least, blocks: tl.constexpr):
+    """Lists the row's blocks whose bound reaches `least`, in order; returns how many."""
+    lane = tl.arange(0, CHUNK)
+    count = 0
+    for start in range(0, blocks, CHUNK):
+        bound = tl.load(columns + start + lane, mask=start + lane < blocks, other=float("-inf"))
+        open = (bound >= least) & (bound > float("-inf"))
+        place = count + tl.cumsum(open.to(tl.int32), 0)
+        tl.store(found + place - 1, start + lane, mask=open)
+        count = tl.max(place, 0)
+    tl.debug_barrier()  # other threads read them
+    return count
 
 
 @triton.jit
@@ -54,9 +71,11 @@ def look_into(line, found, count, temperature, edge, last, position, seed, best,
 @triton.jit
 def finish(
     logits, stride, owners, positions, words, columns, values, tokens, found, out,
-    VOCAB: tl.constexpr, TILES: tl.constexpr, TILES_UP: tl.constexpr, WIDTH: tl.constexpr, MODE: tl.constexpr,
+    VOCAB: tl.constexpr, TILES: tl.constexpr, TILES_UP: tl.constexpr, MODE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Grid (rows). WIDTH is a power of two of at least as many columns as there are noise blocks."""
+    """Grid (rows)."""
+    start_next(EARLY)
+    wait(EARLY)
     blocks: tl.constexpr = (VOCAB + 31) // 32
     row = tl.program_id(0).to(tl.int64)
     temperature = 0.0
@@ -67,12 +86,10 @@ def finish(
     if temperature == 0.0:
         tl.store(out + row, greedy_of(values, tokens, row, TILES, TILES_UP))
     else:
-        tile, column = tl.arange(0, TILES_UP), tl.arange(0, WIDTH)
+        tile = tl.arange(0, TILES_UP)
         sure = tl.max(tl.load(values + row * TILES + tile, mask=tile < TILES, other=float("-inf")), 0)
-        bound = tl.load(columns + row * blocks + column, mask=column < blocks, other=float("-inf"))
-        open = (bound >= sure) & (bound > float("-inf"))
         mine = found + row * blocks
-        count = collect(open, column, mine)
+        count = open_blocks(columns + row * blocks, mine, sure, blocks)
         nothing, nobody = tl.full((), float("-inf"), tl.float64), tl.full((), NOBODY, tl.int32)
         best, winner = look_into(
             logits + row * stride, mine, count, temperature, float("-inf"), VOCAB,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from octavo.ops.triton.launch import start_next, wait
 from octavo.ops.triton.sample_noise import BLOCK, BLOCKS, TOKENS, divided, margin, random, rough_exponential
 
 # A row of the parameter table, in int32 words (sampling/device/params.py writes it).
@@ -56,9 +57,11 @@ def _sure_score(top, arg, lead, leader, first, column, position, seed, blocks: t
 @triton.jit
 def scan(
     logits, stride, owners, positions, words, columns, values, tokens,
-    VOCAB: tl.constexpr, TILES: tl.constexpr, COLUMNS: tl.constexpr, MODE: tl.constexpr,
+    VOCAB: tl.constexpr, TILES: tl.constexpr, COLUMNS: tl.constexpr, MODE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Greedy and untruncated rows. Grid (TILES, rows)."""
+    start_next(EARLY)
+    wait(EARLY)
     blocks: tl.constexpr = (VOCAB + 31) // 32
     tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     slot = tl.load(owners + row).to(tl.int64)
@@ -99,10 +102,12 @@ def scan(
 @triton.jit
 def scan_mass(
     logits, stride, owners, words, columns, values, tokens, sums,
-    VOCAB: tl.constexpr, TILES: tl.constexpr, COLUMNS: tl.constexpr,
+    VOCAB: tl.constexpr, TILES: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """All kinds of rows, where some are truncated. `values` are divided by the temperature, `columns`
     are not. Grid (TILES, rows)."""
+    start_next(EARLY)
+    wait(EARLY)
     blocks: tl.constexpr = (VOCAB + 31) // 32
     tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     slot = tl.load(owners + row).to(tl.int64)
