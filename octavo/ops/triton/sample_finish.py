@@ -5,9 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from octavo.ops.triton.launch import start_next, wait
-from octavo.ops.triton.sample_noise import BLOCK, better, block_scores, divided
-from octavo.ops.triton.sample_scan import NOBODY, RANDOM, SEED, TEMPERATURE, float_of, long_of
+from octavo.ops.triton.sample_noise import BLOCK, NOBODY, better, block_scores, divided
 
 GROUP = tl.constexpr(8)  # blocks looked into at once
 CHUNK = tl.constexpr(2048)  # blocks whose bounds are read at once
@@ -17,8 +15,9 @@ CHUNK = tl.constexpr(2048)  # blocks whose bounds are read at once
 def greedy_of(values, tokens, row, TILES: tl.constexpr, TILES_UP: tl.constexpr):
     """The row's likeliest token, the lowest of equals."""
     tile = tl.arange(0, TILES_UP)
-    value = tl.load(values + row * TILES + tile, mask=tile < TILES, other=float("-inf"))
-    token = tl.load(tokens + row * TILES + tile, mask=tile < TILES, other=NOBODY)
+    at, real = row * TILES + tile, tile < TILES
+    value = tl.load(values + at, mask=real, other=float("-inf"), cache_modifier=".cg")
+    token = tl.load(tokens + at, mask=real, other=NOBODY, cache_modifier=".cg")
     return tl.min(tl.where(value == tl.max(value, 0), token, NOBODY), 0)
 
 
@@ -37,7 +36,8 @@ def open_blocks(columns, found, least, blocks: tl.constexpr):
     lane = tl.arange(0, CHUNK)
     count = 0
     for start in range(0, blocks, CHUNK):
-        bound = tl.load(columns + start + lane, mask=start + lane < blocks, other=float("-inf"))
+        real = start + lane < blocks
+        bound = tl.load(columns + start + lane, mask=real, other=float("-inf"), cache_modifier=".cg")
         open = (bound >= least) & (bound > float("-inf"))
         place = count + tl.cumsum(open.to(tl.int32), 0)
         tl.store(found + place - 1, start + lane, mask=open)
@@ -70,29 +70,16 @@ def look_into(line, found, count, temperature, edge, last, position, seed, best,
 
 @triton.jit
 def finish(
-    logits, stride, owners, positions, words, columns, values, tokens, found, out,
-    VOCAB: tl.constexpr, TILES: tl.constexpr, TILES_UP: tl.constexpr, MODE: tl.constexpr, EARLY: tl.constexpr,
+    line, columns, values, found, temperature, position, seed, VOCAB: tl.constexpr, TILES: tl.constexpr,
+    TILES_UP: tl.constexpr,
 ):  # fmt: skip
-    """Grid (rows)."""
-    start_next(EARLY)
-    wait(EARLY)
+    """The token of an untruncated row all of whose tiles are done; all pointers are the row's."""
     blocks: tl.constexpr = (VOCAB + 31) // 32
-    row = tl.program_id(0).to(tl.int64)
-    temperature = 0.0
-    slot = row
-    if MODE == RANDOM:
-        slot = tl.load(owners + row).to(tl.int64)
-        temperature = float_of(words, slot, TEMPERATURE)
-    if temperature == 0.0:
-        tl.store(out + row, greedy_of(values, tokens, row, TILES, TILES_UP))
-    else:
-        tile = tl.arange(0, TILES_UP)
-        sure = tl.max(tl.load(values + row * TILES + tile, mask=tile < TILES, other=float("-inf")), 0)
-        mine = found + row * blocks
-        count = open_blocks(columns + row * blocks, mine, sure, blocks)
-        nothing, nobody = tl.full((), float("-inf"), tl.float64), tl.full((), NOBODY, tl.int32)
-        best, winner = look_into(
-            logits + row * stride, mine, count, temperature, float("-inf"), VOCAB,
-            tl.load(positions + row), long_of(words, slot, SEED), nothing, nobody, VOCAB,
-        )  # fmt: skip
-        tl.store(out + row, tl.where(best > nothing, winner, 0))
+    tile = tl.arange(0, TILES_UP)
+    sure = tl.load(values + tile, mask=tile < TILES, other=float("-inf"), cache_modifier=".cg")
+    count = open_blocks(columns, found, tl.max(sure, 0), blocks)
+    nothing, nobody = tl.full((), float("-inf"), tl.float64), tl.full((), NOBODY, tl.int32)
+    best, winner = look_into(
+        line, found, count, temperature, float("-inf"), VOCAB, position, seed, nothing, nobody, VOCAB
+    )
+    return tl.where(best > nothing, winner, 0)

@@ -14,11 +14,10 @@ import triton.language as tl
 from octavo.ops.triton.launch import start_next, wait
 from octavo.ops.triton.sample_edge import LOWEST, cut_list, highest, key_of, stays
 from octavo.ops.triton.sample_finish import collect, greedy_of
-from octavo.ops.triton.sample_noise import BLOCK, better, divided, token_scores
+from octavo.ops.triton.sample_noise import BLOCK, NOBODY, better, divided, token_scores
 from octavo.ops.triton.sample_plan import DONE, PLAN, READY, SEARCH, begin, cut_at
 from octavo.ops.triton.sample_scan import (
     GAP,
-    NOBODY,
     SEED,
     TEMPERATURE,
     TOP_K,

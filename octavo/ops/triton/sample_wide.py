@@ -13,9 +13,9 @@ import triton.language as tl
 from octavo.ops.triton.launch import start_next, wait
 from octavo.ops.triton.sample_edge import float_at
 from octavo.ops.triton.sample_finish import CHUNK, look_into, open_blocks
-from octavo.ops.triton.sample_noise import BLOCKS, divided, margin, random, rough_exponential
+from octavo.ops.triton.sample_noise import BLOCKS, NOBODY, divided, margin, random, rough_exponential
 from octavo.ops.triton.sample_plan import DONE, EDGE, LAST, PIVOTS, PLAN, SEARCH
-from octavo.ops.triton.sample_scan import NOBODY, SEED, TEMPERATURE, float_of, long_of
+from octavo.ops.triton.sample_scan import SEED, TEMPERATURE, float_of, long_of
 from octavo.ops.triton.sample_sift import sift
 
 
