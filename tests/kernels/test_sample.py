@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from octavo.core.messages import Admission, StepMasks
+from octavo.ops.triton import sample
 from octavo.sampling.device.edits import Masks
 from octavo.sampling.device.lists import bitmap_of
 from octavo.sampling.device.sampler import DeviceSampler
@@ -134,12 +135,10 @@ LARGE = [
 
 def stayed(sampler: DeviceSampler, row: int, logits: np.ndarray, temperature: float) -> np.ndarray:
     """The ids of the nucleus that a search ended with."""
-    y = torch.from_numpy((logits / np.float32(temperature)).astype(np.float32))
-    keys = (y + 0.0).view(torch.int32).to(torch.int64)
+    keys = (logits / np.float32(temperature) + np.float32(0)).view(np.int32).astype(np.int64)
     keys ^= (keys >> 31) & 0x7FFFFFFF
     edge, last = sampler._work.plans[row, 6:8].tolist()
-    ids = torch.arange(len(y))
-    return ids[(keys > edge) | ((keys == edge) & (ids <= last))].numpy()
+    return np.flatnonzero((keys > edge) | ((keys == edge) & (np.arange(len(keys)) <= last)))
 
 
 @pytest.mark.parametrize("digits", [9, 1, 0])  # of which fewer make more logits equal
@@ -160,6 +159,25 @@ def test_a_large_nucleus_is_searched_in_rounds(digits, device, monkeypatch):
     for row in np.flatnonzero(searched):
         kept = stayed(sampler, row, logits[row], admissions[row].sampling.temperature)
         assert kept.tolist() == np.flatnonzero(cut[row] > -np.inf).tolist()
+
+
+def kind_of(launch: sample.Launch) -> tuple[Any, ...]:
+    """What decides which binary a launch needs."""
+    args = (a.dtype if isinstance(a, torch.Tensor) else (a % 16 == 0, a == 1) for a in launch.args)
+    draws = launch.kernel is sample.wide
+    return launch.kernel, *sorted(launch.options.items()), *(list(args)[:-1] if draws else args)
+
+
+@pytest.mark.parametrize("vocab", [1000, 4096])
+def test_all_kernels_are_known_before(vocab, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(sample.Launch, "run", lambda self: seen.add(kind_of(self)))
+    sampler = sampler_of([], vocab, "cpu")
+    for rows in (1, 2, 13, SLOTS):
+        logits, slots = np.zeros((rows, vocab), np.float32), np.arange(rows)
+        for variant in ("greedy", "random", "truncated"):
+            draw(sampler, logits, slots, slots, variant)
+    assert seen == {kind_of(launch) for launch in sample.kernels_to_compile(SLOTS, vocab, False)}
 
 
 EDITS = {

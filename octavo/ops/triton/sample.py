@@ -76,7 +76,7 @@ class Workspace:
     @staticmethod
     def nbytes(rows: int, vocab: int) -> int:
         """For the memory plan."""
-        return rows * (-(-vocab // 32) * 9 + LIST * 8 + 256) + _programs(rows) * PIVOTS.value * 8
+        return rows * (-(-vocab // 32) * 9 + LIST * 8 + 256) + _programs(rows) * int(PIVOTS.value) * 8
 
 
 def _programs(rows: int) -> int:
@@ -86,7 +86,7 @@ def _programs(rows: int) -> int:
 
 def parts_of(rows: int, vocab: int) -> int:
     """Programs that share a row in a round of a search."""
-    return max(1, min(PARTS, triton.cdiv(vocab, STEP), max(4, PROGRAMS // triton.next_power_of_2(rows))))
+    return max(1, min(PARTS, -(-vocab // STEP), max(4, PROGRAMS >> (rows - 1).bit_length())))
 
 
 # Measured from 1 to 256 rows of 128 and 152 thousand logits: within 3 % of the best for every number of rows.
