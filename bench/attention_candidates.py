@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from octavo.ops.triton.attention_decode import DecodeConfig
+from octavo.ops.triton.attention_direct import DirectConfig
 from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
 
@@ -15,6 +16,12 @@ def decode_candidates() -> Iterator[DecodeConfig]:
     for (block, warps, stages), per_sm in itertools.product(cuts, (1, 2, 3, 4, 6, 8)):
         if block * per_sm <= 64 * 5 and warps * per_sm <= 24:
             yield DecodeConfig(block=block, warps=warps, stages=stages, per_sm=per_sm)
+
+
+def direct_candidates() -> Iterator[DirectConfig]:
+    cuts = ((64, 4, 3), (64, 4, 5), (128, 8, 3), (128, 8, 5), (32, 4, 5), (32, 2, 5), (64, 8, 5), (64, 2, 5))
+    for cut, per_sm, least in itertools.product(cuts, (1, 2, 4), (1, 2, 3)):
+        yield DirectConfig(*cut, per_sm, least)
 
 
 def variations(best: DecodeConfig) -> Iterator[DecodeConfig]:

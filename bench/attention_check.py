@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.attention_candidates import decode_candidates, prefill_candidates
+from bench.attention_candidates import decode_candidates, direct_candidates, prefill_candidates
 from bench.attention_step import BF16, processors, workers
+from octavo.ops.triton import attention_direct
 from octavo.ops.triton.attention_decode import DecodeConfig, Workspace, decode, programs_for
+from octavo.ops.triton.attention_direct import DirectConfig
+from octavo.ops.triton.attention_gather import gather
 from octavo.ops.triton.attention_prefill import PrefillConfig, prefill
 from octavo.ops.triton.attention_prefix import PrefixConfig, shared_prefix
-from octavo.ops.triton.attention_tune import decode_config, prefill_config, prefix_config
+from octavo.ops.triton.attention_tune import decode_config, direct_config, prefill_config, prefix_config
 from octavo.ops.triton.attention_work import make_work
 from tests.kernels.attention_case import FP8, Case
 
@@ -35,6 +38,7 @@ class Configs(NamedTuple):
     decode: DecodeConfig
     prefill: PrefillConfig
     prefix: PrefixConfig | None
+    direct: DirectConfig | None = None  # instead of `decode`
 
 
 def cases() -> Iterator[Case]:
@@ -61,8 +65,16 @@ def error_of(case: Case, want: torch.Tensor, configs: Configs) -> float:
     if configs.prefix:
         prefix = shared_prefix(c.q, c.k, c.v, c.tables, c.owners, c.row_start, c.shared_pages,
                                configs.prefix, **scales)  # fmt: skip
-    decode(c.q, c.k, c.v, c.out, c.tables, c.row_start, items, space, dec, programs=programs,
-           prefix=prefix, **scales)  # fmt: skip
+    if configs.direct:
+        cut = attention_direct.programs_for(configs.direct, len(c.owners), c.kv_heads, processors())
+        space = Workspace.make(cut[1], len(c.owners), c.heads, c.d, c.q.device)
+        space.parts.fill_(float("nan"))
+        attention_direct.decode_few(
+            c.q, c.k, c.v, c.out, c.tables, c.owners, c.lengths, c.row_start, space, configs.direct,
+            programs=cut, window=c.window, **scales)  # fmt: skip
+    else:
+        decode(c.q, c.k, c.v, c.out, c.tables, c.row_start, items, space, dec, programs=programs,
+               prefix=prefix, **scales)  # fmt: skip
     prefill(c.q, c.k, c.v, c.out, c.tables, c.owners, c.lengths, c.row_start, configs.prefill,
             tokens=c.q.shape[0], window=c.window, **scales)  # fmt: skip
     assert not space.counters.any(), "counters are left at zero"
@@ -74,12 +86,16 @@ def configs_for(case: Case, every: bool) -> set[Configs]:
     size, padded = case.cache.element_size(), 1 << (case.d - 1).bit_length()
     group, n = case.heads // case.kv_heads, case.q.shape[0]
     many, few = decode_config(100, padded, size), decode_config(1, padded, size)
-    pre = prefill_config(n, 8, padded, group, case.q.element_size())
+    pre = prefill_config(n, max(n for _, n in case.rows), padded, group, size)
     pfx = None
     if case.shared:
         pfx = prefix_config(len(case.rows), padded, group, case.kv_heads, case.q.element_size(), processors())
     tried = {Configs(c, pre, pfx) for c in (many, few, many._replace(fused=False, per_sm=2))}
+    if not case.shared:
+        direct = direct_config(len(case.owners), padded, size)
+        tried |= {Configs(few, pre, None, c) for c in (direct, direct._replace(per_sm=8, least=2)) if c}
     if every:
+        tried |= {Configs(few, pre, None, c) for c in direct_candidates()}
         tried |= {Configs(c, pre, pfx) for c in decode_candidates()}
         tried |= {Configs(many, c, pfx) for c in prefill_candidates()}
     return tried
@@ -101,6 +117,35 @@ def check_case(seed: int) -> tuple[float, list[str]]:
         if error > 1:
             said.append(f"WRONG by {error:.2f} tolerances: {case} {configs}")
     return worst, said
+
+
+FRESH = [(1, 40), (2, 2), (127, 127), (0, 0), (128, 128), (129, 129), (1000, 1000), (5, 5), (2049, 2049)]
+WHOLE: list[dict[str, Any]] = [
+    {}, {"d": 64}, {"heads": 7, "kv_heads": 1}, {"heads": 8, "kv_heads": 8}, {"dtype": torch.float16},
+    {"page": 64, "pad": 300},
+]  # fmt: skip
+
+
+def whole_prompts(seed: int) -> tuple[float, bool]:
+    """Keys gathered, values a view of wider rows: (error in tolerances, whether others are untouched)."""
+    from octavo.ops.triton.attention_fresh import fresh
+
+    plain = {"heads": 32, "kv_heads": 8, "d": 128, "dtype": BF16, "device": "cuda", "pad": 5}
+    case = Case(FRESH, seed=seed, **{**plain, **WHOLE[seed]}).build()
+    keys = gather(case.k, case.slots())
+    wide = torch.cat((torch.full_like(keys, float("nan")), gather(case.v, case.slots())), 1)
+    fresh(case.q, keys, wide[:, keys.shape[1] :], case.out, case.row_start, scale=case.scale)
+    mask = ~case.decoded()
+    return case.check(case.out[mask], case.expected()[mask]), bool(case.out[~mask].isnan().all())
+
+
+def check_fresh(result: dict[str, Any]) -> None:
+    errors = []
+    for seed, shape in enumerate(WHOLE):
+        error, clean = whole_prompts(seed)
+        errors.append(error if clean else 1e9)
+        print(f"  whole prompts {shape}: {error:.3f} of the tolerance, others untouched: {clean}", flush=True)
+    result["check fresh"] = max(errors)
 
 
 def check(result: dict[str, Any]) -> None:

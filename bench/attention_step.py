@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from octavo.ops.triton import attention_direct
 from octavo.ops.triton.attention_decode import DecodeConfig, Workspace, decode, programs_for
+from octavo.ops.triton.attention_direct import DirectConfig, decode_few
 from octavo.ops.triton.attention_prefill import PrefillConfig, prefill
 from octavo.ops.triton.attention_prefix import PrefixConfig, shared_prefix
 from octavo.ops.triton.attention_work import make_work
@@ -113,6 +115,20 @@ class Decoder:
                programs=self.programs, scale=s.d**-0.5, prefix=prefix)  # fmt: skip
 
 
+class FewRows(Decoder):
+    """As Decoder, for the kernel that needs no work list."""
+
+    def __init__(self, step: Step, few: DirectConfig) -> None:
+        self.step, self.few = step, few
+        self.cut = attention_direct.programs_for(few, len(step.rows), step.kv_heads, processors())
+        self.space = Workspace.make(self.cut[1], len(step.rows), step.heads, step.d, step.q.device)
+
+    def launch(self, layer: int, prefix: Any = None) -> None:
+        s = self.step
+        decode_few(s.q, *s.views(layer), s.out, s.tables, s.owners, s.lengths, s.row_start, self.space,
+                   self.few, programs=self.cut, scale=s.d**-0.5)  # fmt: skip
+
+
 def run_prefill(s: Step, layer: int, config: PrefillConfig) -> None:
     prefill(s.q, *s.views(layer), s.out, s.tables, s.owners, s.lengths, s.row_start, config,
             tokens=s.tokens, scale=s.d**-0.5)  # fmt: skip
@@ -128,10 +144,12 @@ def run_prefix(s: Step, layer: int, config: PrefixConfig, after: Decoder) -> Non
 def warm(task: tuple[str, Any, tuple[int, int], torch.dtype]) -> str | None:
     """Compiles a candidate by launching it once; what is wrong with it, if anything."""
     kind, config, shape, cache = task
-    step = Step([(1, 300)] if kind == "decode" else [(1, 300), (40, 300)], shape, cache=cache)
+    step = Step([(1, 300)] if kind in ("decode", "few") else [(1, 300), (40, 300)], shape, cache=cache)
     try:
         if kind == "decode":
             Decoder(step, config).launch(0)
+        elif kind == "few":
+            FewRows(step, config).launch(0)
         elif kind == "prefill":
             run_prefill(step, 0, config)
         else:

@@ -54,8 +54,9 @@ def requests(w: Workload, vocab: int, seed: int) -> list[Request]:
 
 def run(llm: Any, params: Callable[..., Any], w: Workload, vocab: int, repeats: int) -> dict[str, Any]:
     """Seconds of each repeat and what follows from their median."""
-    seconds = []
+    seconds, marks = [], []
     for repeat in range(repeats + 1):
+        marks.append(_device_time(llm))
         asked = requests(w, vocab, 100 + repeat)
         sampling = [
             params(temperature=w.temperature, max_tokens=n, ignore_eos=True, detokenize=False)
@@ -67,6 +68,7 @@ def run(llm: Any, params: Callable[..., Any], w: Workload, vocab: int, repeats: 
         seconds.append(time.perf_counter() - began)
         got, wanted = sum(len(o.outputs[0].token_ids) for o in outputs), sum(n for _, n in asked)
         assert got == wanted, f"{got} tokens came, {wanted} were asked for"
+    marks.append(_device_time(llm))
     counted = spread(seconds[1:])
     middle, longest = counted["median"], max(n for _, n in asked)
     return {
@@ -75,7 +77,20 @@ def run(llm: Any, params: Callable[..., Any], w: Workload, vocab: int, repeats: 
         "output_tokens_per_s": round(wanted / middle, 1),
         "prompt_tokens_per_s": round(sum(len(ids) for ids, _ in asked) / middle, 1),
         "ms_per_step": round(1e3 * middle / longest, 4),
+        **_idle(marks[1:]),
     }
+
+
+def _device_time(llm: Any) -> tuple[float, float]:
+    """Seconds in which the device worked and in which it waited, where the engine counts them."""
+    stats = llm.stats() if callable(vars(type(llm)).get("stats")) else None
+    return (stats.device_s, stats.idle_s) if stats is not None else (0.0, 0.0)
+
+
+def _idle(marks: list[tuple[float, float]]) -> dict[str, float]:
+    """The device's idle share between the first step of the counted repeats and the last."""
+    worked, waited = (marks[-1][i] - marks[0][i] for i in (0, 1))
+    return {"device_idle_share": round(waited / (worked + waited), 4)} if worked else {}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The attention kernels on a GPU: every candidate checked against the definition, then timed by shape.
 
 `python bench/kernels_attention.py [--only PARTS] [--out FILE]`, where PARTS are some of
-check,compile,work,decode,prefill,prefix,fp8, prints tables and writes JSON (to
+check,check-fresh,compile,work,decode,few,fresh,prefill,prefix,fp8, prints tables and writes JSON (to
 $OUT/kernels_attention.json where OUT is set). Times are microseconds a launch inside a
 captured graph that walks over layers of a cache larger than L2. Results go to ops/triton/attention_tune.py.
 """
@@ -20,14 +20,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from bench.attention_candidates import decode_candidates, prefill_candidates, prefix_candidates, variations
-from bench.attention_check import check
+from bench.attention_candidates import (
+    decode_candidates,
+    direct_candidates,
+    prefill_candidates,
+    prefix_candidates,
+    variations,
+)
+from bench.attention_check import check, check_fresh
 from bench.attention_step import (
     BANDWIDTH,
     BF16,
     LLAMA,
     QWEN,
     Decoder,
+    FewRows,
     Rows,
     Step,
     processors,
@@ -38,7 +45,14 @@ from bench.attention_step import (
     workers,
 )
 from bench.record import provenance, write
-from octavo.ops.triton.attention_tune import decode_config, prefill_config, prefix_config
+from octavo.ops.triton.attention_direct import DirectConfig
+from octavo.ops.triton.attention_gather import gather
+from octavo.ops.triton.attention_tune import (
+    decode_config,
+    direct_config,
+    prefill_config,
+    prefix_config,
+)
 from tests.kernels.attention_case import FP8
 
 
@@ -54,6 +68,10 @@ DECODE: dict[str, tuple[tuple[int, int], Rows]] = {
     "1x128k": (LLAMA, [(1, 131072)]),
     "8x300": (LLAMA, [(1, 300)] * 8),
     "8x4000": (LLAMA, [(1, 4000)] * 8),
+    "16x300": (LLAMA, [(1, 300)] * 16),
+    "16x2000 qwen": (QWEN, [(1, 2000)] * 16),
+    "24x600": (LLAMA, [(1, 600)] * 24),
+    "1x20k+15x500": (LLAMA, [(1, 20000)] + [(1, 500)] * 15),
     "64x640": (LLAMA, [(1, 640)] * 64),
     "64x640 qwen": (QWEN, [(1, 640)] * 64),
     "256x640": (LLAMA, [(1, 640)] * 256),
@@ -61,9 +79,14 @@ DECODE: dict[str, tuple[tuple[int, int], Rows]] = {
     "256x100-2048 qwen": (QWEN, spread_rows(100, 2048, 256)),
     "1x100k+63x500": (LLAMA, [(1, 100000)] + [(1, 500)] * 63),
 }
+FEW = (
+    "1x300", "1x300 qwen", "1x2000", "1x32k", "8x300", "8x4000", "16x300", "16x2000 qwen", "24x600",
+    "1x20k+15x500",
+)  # fmt: skip
 PREFILL: dict[str, tuple[tuple[int, int], Rows]] = {
     "4x2048": (LLAMA, [(2048, 2048)] * 4),
     "4x2048 qwen": (QWEN, [(2048, 2048)] * 4),
+    "mixed 8192": (LLAMA, [(n, n) for n in (3000, 700, 1800, 100, 1500, 1092)]),
     "1x8192": (LLAMA, [(8192, 8192)]),
     "16x512": (LLAMA, [(512, 512)] * 16),
     "64x128": (LLAMA, [(128, 128)] * 64),
@@ -116,6 +139,24 @@ def time_decode(result: dict[str, Any], kind: torch.dtype = BF16, only: Sequence
         result[label] = {"floor": floor, "cuts": first, "variations": second}
 
 
+def time_few(result: dict[str, Any], kind: torch.dtype = BF16, only: Sequence[str] = ()) -> None:
+    """The kernel without a work list against the one with it, which also needs the list made."""
+    for name in only or FEW:
+        shape, rows = DECODE[name]
+        step, label = Step(rows, shape, cache=kind), f"few rows {name} {str(kind)[6:]}"
+        before = timed(Decoder(step, decode_config(len(rows), step.d, kind.itemsize)).launch, step.layers)
+        print(f"{label}: {before:.2f} us by the work list, floor {step.bytes / BANDWIDTH * 1e6:.2f} us")
+
+        def run(config: Any, step: Step = step) -> float:
+            return timed(FewRows(step, config).launch, step.layers)
+
+        def gain(us: float, before: float = before) -> str:
+            return f"{before / us:5.2f} x as fast"
+
+        chosen = direct_config(len(rows), step.d, kind.itemsize) or DirectConfig()
+        result[label] = {"work list": before, **measure(direct_candidates(), run, gain, chosen)}
+
+
 def time_work(result: dict[str, Any]) -> None:
     for rows in (1, 8, 64, 256, 1024):
         decoder = Decoder(Step([(1, 50)] * rows, LLAMA), decode_config(rows, 128, 2))
@@ -137,12 +178,55 @@ def time_prefill(result: dict[str, Any], kind: torch.dtype = BF16, only: Sequenc
         def rate(us: float, flops: float = flops) -> str:
             return f"{flops / us / 1e6:6.1f} TFLOP/s"
 
-        chosen = prefill_config(step.tokens, len(rows), step.d, shape[0] // shape[1], 2)
+        chosen = prefill_config(
+            step.tokens,
+            max(n for _, n in rows),
+            step.d,
+            shape[0] // shape[1],
+            kind.itemsize,
+        )
         result[label] = {"flops": flops, **measure(prefill_candidates(), run, rate, chosen)}
         if len(set(rows)) == 1 and rows[0][0] == rows[0][1]:
             for which, us in yardsticks(len(rows), rows[0][0], shape, step.d):
                 print(f"    {us:9.2f} us  {rate(us)}  torch, contiguous: {which}", flush=True)
                 result[label][which] = us
+
+
+def fresh_times(step: Step) -> Iterator[tuple[str, float]]:
+    """attention_fresh.py on keys that lie contiguous, and with their gathering."""
+    from octavo.ops.triton.attention_fresh import fresh
+
+    wide = torch.randn(step.tokens, 3 * step.kv_heads * step.d, device="cuda", dtype=BF16)
+    keys, values = wide[:, : step.kv_heads * step.d].contiguous(), wide[:, -step.kv_heads * step.d :]
+    slots = torch.randperm(step.tokens, device="cuda")
+
+    def both(layer: int) -> None:
+        k = gather(step.views(layer)[0], slots)
+        fresh(step.q, k, values, step.out, step.row_start, scale=step.d**-0.5)
+
+    yield (
+        "alone",
+        timed(lambda _: fresh(step.q, keys, values, step.out, step.row_start, scale=step.d**-0.5), 1, 8),
+    )
+    yield "with keys gathered", timed(both, step.layers, 8)
+
+
+def time_fresh(result: dict[str, Any]) -> None:
+    """Whole prompts only: the chosen kernel for pages, this one, torch."""
+    for name, (shape, rows) in PREFILL.items():
+        if any(count != length for count, length in rows):
+            continue
+        step = Step(rows, shape)
+        longest = max(n for _, n in rows)
+        config = prefill_config(step.tokens, longest, step.d, shape[0] // shape[1], 2)
+        paged = timed(lambda layer, s=step, c=config: run_prefill(s, layer, c), step.layers, 8)
+        times = {f"pages, {tuple(config)}": paged, **dict(fresh_times(step))}
+        if len(set(rows)) == 1:
+            times |= dict(yardsticks(len(rows), longest, shape, step.d))
+        print(f"whole prompts {name}: {step.flops() / 1e9:.1f} GFLOP")
+        for which, us in times.items():
+            print(f"    {us:9.2f} us  {step.flops() / us / 1e6:6.1f} TFLOP/s  {which}", flush=True)
+        result[f"fresh {name}"] = times
 
 
 def yardsticks(rows: int, n: int, shape: tuple[int, int], d: int) -> Iterator[tuple[str, float]]:
@@ -188,8 +272,15 @@ def time_prefix(result: dict[str, Any]) -> None:
 
 
 def time_fp8(result: dict[str, Any]) -> None:
-    time_decode(result, FP8, ("256x640", "1x2000"))
+    time_decode(result, FP8, ("256x640",))
+    time_few(result, FP8, ("1x300", "8x4000"))
     time_prefill(result, FP8, ("4x2048",))
+
+
+def few_tasks() -> list[tuple[str, Any, tuple[int, int], torch.dtype]]:
+    shapes = ((LLAMA, BF16), (QWEN, BF16), (LLAMA, FP8))
+    configs = [c for c in direct_candidates() if c.per_sm == c.least == 1]  # the rest is not compiled in
+    return [("few", c, shape, cache) for c in configs for shape, cache in shapes]
 
 
 def compile_all(result: dict[str, Any]) -> None:
@@ -198,6 +289,7 @@ def compile_all(result: dict[str, Any]) -> None:
     decode += [config._replace(fused=False) for config in decode]
     tasks = [("decode", c, shape, BF16) for c in decode for shape in (LLAMA, QWEN)]
     tasks += [("decode", c, LLAMA, FP8) for c in decode]
+    tasks += few_tasks()
     tasks += [("prefill", c, shape, BF16) for c in prefill_candidates() for shape in (LLAMA, QWEN)]
     tasks += [("prefill", c, LLAMA, FP8) for c in prefill_candidates()]
     tasks += [("prefix", c, LLAMA, BF16) for c in prefix_candidates()]
@@ -213,9 +305,12 @@ def compile_all(result: dict[str, Any]) -> None:
 
 PARTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "check": check,
+    "check-fresh": check_fresh,
+    "fresh": time_fresh,
     "compile": compile_all,
     "work": time_work,
     "decode": time_decode,
+    "few": time_few,
     "prefill": time_prefill,
     "prefix": time_prefix,
     "fp8": time_fp8,

@@ -117,8 +117,8 @@ def vec_candidates(s: Shape, size: int) -> list[Vec]:
     for rows in (1, 2, 4, 8, 16):
         for columns in (512, 1024, 2048, 4096):
             for warps in (2, 4, 8):
-                bytes_ = rows * columns * size * halves // (32 * warps)
-                if 64 <= bytes_ <= 256 and columns <= s.k and columns * size // (32 * warps) >= 16:
+                each = rows * columns * halves // (32 * warps)  # elements a thread holds
+                if 32 <= each <= 128 and columns <= s.k and columns * size // (32 * warps) >= 16:
                     found.append(Vec(rows, columns, warps))
     return found
 
@@ -136,8 +136,18 @@ def dot_candidates(s: Shape, m: int, size: int) -> list[Dot]:
                 fits = stages >= 2 and flying >= 48 << 10 and tile * rows * halves <= 16384
                 if fits and 8192 <= bytes_ // halves <= 65536 and (fill or s.n >= tile * 100):
                     warps = 8 if tile * rows * halves > 8192 else 4
-                    found.append(Dot(tile, depth, warps, stages, fill))
+                    cut = Dot(tile, depth, warps, stages, fill)
+                    if lean(cut, s, rows, size):
+                        found.append(cut)
     return found
+
+
+def lean(cut: Dot, s: Shape, rows: int, size: int) -> bool:
+    """Whether registers suffice: for sums of all sharers at once, and for weights that are widened."""
+    halves, threads = (2 if s.act else 1), 32 * cut.warps
+    sharers = sharers_of(cut, s.n, s.k, programs_of(cut, s.n, s.k, 132))
+    widened = cut.tile * cut.depth * halves // threads if size == 1 else 0
+    return cut.tile * rows * sharers // threads <= 256 and widened <= 256
 
 
 def neighbours(cut: Vec | Dot) -> list[Vec | Dot]:
@@ -202,6 +212,8 @@ def search(shapes: list[Shape], rows: list[int], eight: bool) -> None:
         print(f"{turn} round: {len(jobs)} compiled by {time.perf_counter() - began:.0f} s", flush=True)
         for (s, m), cuts in plans.items():
             results[s, m] = sorted(results[s, m] + time_jobs(s, m, eight, cuts), key=lambda f: f[0])
+        found = [(s.model, s.name, m, [(f[0], brief(f[2])) for f in fs]) for (s, m), fs in results.items()]
+        keep(f"matmul_{turn}_{'fp8' if eight else 'bf16'}.json", found)
         plans = {
             c: list(dict.fromkeys(n for f in found[:3] for n in neighbours(f[2])))
             for c, found in results.items()

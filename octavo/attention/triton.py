@@ -8,6 +8,7 @@ the true lengths on the device, so steps can be captured. Loads triton only when
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +21,10 @@ from octavo.ops.enter import LARGEST, enter
 
 if TYPE_CHECKING:
     from octavo.ops.triton.attention_decode import DecodeConfig, Prefix, Workspace
+    from octavo.ops.triton.attention_direct import DirectConfig
 
 _LARGEST_HEAD = 256
+_WHOLE = (64, 128)  # head sizes of attention_fresh.py
 
 
 @dataclass
@@ -30,6 +33,7 @@ class TritonMeta:
 
     spec: CacheSpec
     bounds: HostBounds
+    direct: DirectConfig | None = None  # few rows decode without a work list
     config: DecodeConfig | None = None
     programs: int = 0
     items: Tensor | None = None  # the work list of the rows that decode
@@ -37,6 +41,7 @@ class TritonMeta:
     row_start: Tensor | None = None
     owners: Tensor | None = None
     shared: Tensor | None = None  # None: nothing to read once
+    fresh: tuple[Tensor, Tensor] | None = None  # keys and values of a layer whose rows all begin here
 
 
 class TritonAttention:
@@ -47,6 +52,8 @@ class TritonAttention:
     def __init__(self) -> None:
         from octavo.ops.triton import (
             attention_decode,
+            attention_direct,
+            attention_gather,
             attention_prefill,
             attention_prefix,
             attention_tune,
@@ -54,7 +61,9 @@ class TritonAttention:
         )
 
         self._decode, self._prefill, self._prefix = attention_decode, attention_prefill, attention_prefix
-        self._tune, self._work = attention_tune, attention_work
+        self._tune, self._work, self._direct = attention_tune, attention_work, attention_direct
+        self._gather = attention_gather
+        self._fresh: ModuleType | None = None  # loaded when needed
         self._rows = 0
         # never freed while the backend lives: captured graphs hold the addresses
         self._spaces: dict[tuple[int, ...], Workspace] = {}
@@ -86,8 +95,11 @@ class TritonAttention:
         meta.owners = f.owners if f.owners is not None else self._in_order(rows, cache.device)
         if f.bounds.shared and spec.group == 0 and not spec.window:
             meta.shared = f.shared
-        config = self._tune.decode_config(rows, _padded(spec.head_dim), cache.element_size())
-        meta.config = config
+        of_cache = (rows, _padded(spec.head_dim), cache.element_size())
+        if meta.shared is None and (direct := self._tune.direct_config(*of_cache)) is not None:
+            meta.direct = direct
+            return
+        meta.config = config = self._tune.decode_config(*of_cache)
         meta.programs = self._decode.programs_for(config, spec.kv_heads, _processors(cache.device))
         meta.items = self._work.make_work(
             inputs.lengths,
@@ -121,13 +133,37 @@ class TritonAttention:
             layer.k_scale,
             layer.v_scale,
         )
+        if self._whole_prompts(meta, cache, qkv, layer):
+            values = qkv[:, (heads.heads + heads.kv_heads) * heads.head_dim :]
+            meta.fresh = (self._gather.gather(k, meta.inputs.slots), values)
         return q, None, None
+
+    def _whole_prompts(self, meta: TritonMeta, cache: Tensor, qkv: Tensor, layer: AttnLayer) -> bool:
+        """Whether this layer's rows of several tokens can be attended to without the pages."""
+        bounds = meta.bounds
+        return (
+            bounds.fresh
+            and self._tune.whole_prompts_pay(bounds.max_query)
+            and not (layer.softcap or 0 < layer.window < bounds.max_context)
+            and cache.dtype == qkv.dtype
+            and cache.element_size() == 2
+            and meta.spec.head_dim in _WHOLE
+            and self._can_whole(cache.device)
+        )
+
+    def _can_whole(self, device: torch.device) -> bool:
+        if self._fresh is None:
+            try:
+                from octavo.ops.triton import attention_fresh
+            except (ImportError, AttributeError):  # another release of triton has another gluon
+                return False
+            self._fresh = attention_fresh
+        return bool(self._fresh.usable(device))
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: TritonMeta, layer: AttnLayer
     ) -> Tensor:
-        assert meta.inputs is not None and meta.config is not None and meta.items is not None
-        assert meta.row_start is not None
+        assert meta.inputs is not None
         keys, values = _views(cache)
         if k is not None and v is not None:
             _store(k, keys, meta.inputs.slots, layer.k_scale)
@@ -141,6 +177,24 @@ class TritonAttention:
             "k_scale": layer.k_scale,
             "v_scale": layer.v_scale,
         }
+        if meta.direct is not None:
+            self._few_rows(q, keys, values, out, meta, layer.window, scales)
+        else:
+            self._single_tokens(q, keys, values, out, meta, scales)
+        if meta.fresh is not None and self._fresh is not None:
+            assert meta.row_start is not None
+            self._fresh.fresh(q, *meta.fresh, out, meta.row_start, scale=layer.scale)
+            meta.fresh = None  # memory for what follows
+        elif meta.bounds.max_query > 1:
+            self._long_rows(q, keys, values, out, meta, layer.window, scales)
+        return out
+
+    def _single_tokens(
+        self, q: Tensor, keys: Tensor, values: Tensor, out: Tensor, meta: TritonMeta, scales: dict[str, Any]
+    ) -> None:
+        """Rows of one token along the work list."""
+        assert meta.inputs is not None and meta.config is not None and meta.items is not None
+        assert meta.row_start is not None and meta.owners is not None
         self._decode.decode(
             q,
             keys,
@@ -149,15 +203,43 @@ class TritonAttention:
             meta.inputs.tables,
             meta.row_start,
             meta.items,
-            self._space(meta, heads, d, q.device),
+            self._space(meta.programs, meta.owners.shape[0], q),
             meta.config,
             programs=meta.programs,
             prefix=self._shared_prefix(q, keys, values, meta, scales),
             **scales,
         )
-        if meta.bounds.max_query > 1:
-            self._long_rows(q, keys, values, out, meta, layer.window, scales)
-        return out
+
+    def _few_rows(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        out: Tensor,
+        meta: TritonMeta,
+        window: int,
+        scales: dict[str, Any],
+    ) -> None:
+        """The same where rows are so few that every program looks at them all."""
+        assert meta.inputs is not None and meta.direct is not None
+        assert meta.row_start is not None and meta.owners is not None
+        rows = meta.owners.shape[0]
+        programs = self._direct.programs_for(meta.direct, rows, meta.spec.kv_heads, _processors(q.device))
+        self._direct.decode_few(
+            q,
+            keys,
+            values,
+            out,
+            meta.inputs.tables,
+            meta.owners,
+            meta.inputs.lengths,
+            meta.row_start,
+            self._space(programs[1], rows, q),
+            meta.direct,
+            programs=programs,
+            window=window,
+            **scales,
+        )
 
     def _long_rows(
         self,
@@ -172,7 +254,7 @@ class TritonAttention:
         assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
         n, heads, d = q.shape
         group = heads // meta.spec.kv_heads
-        rows = meta.owners.shape[0]
+        bounds, size = meta.bounds, 4 if q.element_size() == 4 else keys.element_size()
         self._prefill.prefill(
             q,
             keys,
@@ -182,7 +264,7 @@ class TritonAttention:
             meta.owners,
             meta.inputs.lengths,
             meta.row_start,
-            self._tune.prefill_config(n, rows, _padded(d), group, q.element_size()),
+            self._tune.prefill_config(n, bounds.max_context, _padded(d), group, size),
             tokens=n,
             window=window,
             **scales,
@@ -208,12 +290,11 @@ class TritonAttention:
             q, keys, values, meta.inputs.tables, meta.owners, meta.row_start, meta.shared, config, **scales
         )
 
-    def _space(self, meta: TritonMeta, heads: int, d: int, device: torch.device) -> Workspace:
-        assert meta.owners is not None
-        rows = max(self._rows, meta.owners.shape[0])
-        key = (meta.programs, rows, heads, d)
+    def _space(self, programs: int, rows: int, q: Tensor) -> Workspace:
+        heads, d = q.shape[1:]
+        key = (programs, max(self._rows, rows), heads, d)
         if key not in self._spaces:
-            self._spaces[key] = self._decode.Workspace.make(*key, device)
+            self._spaces[key] = self._decode.Workspace.make(*key, q.device)
         return self._spaces[key]
 
     def _in_order(self, rows: int, device: torch.device) -> Tensor:

@@ -25,7 +25,12 @@ def load_model(checkpoint: Checkpoint, b: Build, progress: Progress | None = Non
     done = 0
 
     def read(sink: Sink) -> int:
-        checkpoint.read(sink.name, sink.target)
+        if sink.take is None:
+            checkpoint.read(sink.name, sink.target)
+        else:
+            tensor = torch.empty_like(sink.target, device=b.device)
+            checkpoint.read(sink.name, tensor)
+            sink.take(tensor)
         return sink.target.numel()
 
     with _one_tensor_a_thread() as pool:

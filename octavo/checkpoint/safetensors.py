@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from octavo.core.facts import TensorInfo
 from octavo.core.hf_config import HFConfig
 
 _WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # what can be cast to the model's dtype
+_EIGHT = "F8_E4M3"  # means nothing without its scale: only goes where it stays as it is
 
 
 class SafetensorsCheckpoint:
@@ -42,7 +44,8 @@ class SafetensorsCheckpoint:
 
     def read(self, name: str, into: Tensor) -> None:
         path, handle = self._where[name]
-        if (kind := self.index[name].dtype) not in _WIDTH:
+        kind = self.index[name].dtype
+        if kind not in _WIDTH and not (kind == _EIGHT and into.dtype == torch.float8_e4m3fn):
             raise Unsupported(
                 f"{path}: tensor {name} has type {kind}, which is not supported",
                 hint=f"known: {', '.join(_WIDTH)}",

@@ -31,6 +31,11 @@ class ModelConfig:
     load_format: str = option(
         "auto", "how weights are read; dummy: random ones", choices=("auto", "safetensors", "gguf", "dummy")
     )
+    quantization: str | None = option(
+        None,
+        "fp8: projections are rounded to 8 bits while they are read, on GPUs; gguf: as the file says",
+        choices=("fp8", "gguf"),
+    )
     max_model_len: int | None = option(
         None,
         "longest prompt plus output in tokens; none: what the model and memory allow",

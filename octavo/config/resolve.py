@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from octavo.config import rules
 from octavo.config.cache import CacheConfig
 from octavo.config.engine import EngineConfig
+from octavo.core.errors import UserError
 from octavo.core.facts import Decision, ModelFacts, Platform
 
-_DTYPES = {"float": "float32", "half": "float16"}
+_DTYPES = {"float": "float32", "half": "float16", "fp8": "fp8_e4m3"}
 _GPU_ROWS, _GPU_BUDGET = 256, 8192
 _CPU_ROWS = 64
 _CPU_BUDGETS = ((4, 512), (16, 1024))  # cores up to, tokens
@@ -79,9 +80,15 @@ class _Choices:
 
     def kv_dtype(self, dtype: str) -> str:
         asked = self._config.cache.kv_cache_dtype
-        if asked != "auto":
-            return asked
-        return self._decide("kv_cache_dtype", dtype, "as the model")
+        if asked == "auto":
+            return self._decide("kv_cache_dtype", dtype, "as the model")
+        if asked.startswith("fp8") and self._platform.kind != "cuda":
+            raise UserError(
+                f"kv_cache_dtype {asked}: an 8-bit cache is there on GPUs, not on {self._platform.kind}",
+                hint="use auto, float32, bfloat16 or float16",
+                field="kv_cache_dtype",
+            )
+        return _DTYPES.get(asked, asked)
 
     def load_format(self, found: str) -> str:
         asked = self._config.model.load_format

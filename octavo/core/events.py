@@ -21,8 +21,10 @@ class StepStats(msgspec.Struct, frozen=True, omit_defaults=True):
 
     tokens: int = 0
     rows: int = 0
-    forward_s: float = 0.0
+    forward_s: float = 0.0  # of the host: on a CPU the work itself, on a GPU its launches
     sample_s: float = 0.0
+    device_s: float = 0.0  # of a GPU, from the step's first launch to its last
+    idle_s: float = 0.0  # of a GPU, since the step before
     drafts: int = 0  # drafts proposed for verification in this step
     accepted: int = 0
 
@@ -46,6 +48,8 @@ class CoreStats(msgspec.Struct, frozen=True, omit_defaults=True):
     host_s: float = 0.0  # planning and applying
     forward_s: float = 0.0
     sample_s: float = 0.0
+    device_s: float = 0.0
+    idle_s: float = 0.0
     last_step: float = 0.0  # monotonic time a step finished
     drafts: int = 0
     accepted: int = 0

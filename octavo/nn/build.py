@@ -21,10 +21,15 @@ T = TypeVar("T")
 
 
 class Sink(NamedTuple):
-    """Where a checkpoint tensor goes: `target` is a view of a parameter, of the tensor's shape."""
+    """Where a checkpoint tensor goes: `target` is a view of a parameter, of the tensor's shape.
+
+    With `take` the target only states shape and dtype (a meta tensor): the tensor is read into
+    memory of its own and handed over, so that no more than a few are held at a time.
+    """
 
     name: str
     target: Tensor
+    take: Callable[[Tensor], None] | None = None
 
 
 @dataclass
@@ -94,11 +99,12 @@ class Build:
         self.ledger.tensors.append(tensor)
         return tensor
 
-    def sink(self, leaf: str, target: Tensor) -> None:
-        """Declares that `target` is filled by this scope's tensor `leaf`, shape for shape."""
+    def sink(self, leaf: str, target: Tensor, take: Callable[[Tensor], None] | None = None) -> None:
+        """Declares that `target` is filled by this scope's tensor `leaf`, shape for shape; or, with
+        `take`, that a tensor of the target's shape and dtype is handed to it."""
         name = self.name(leaf)
         assert name not in self.ledger.sinks, f"two sinks for {name}"
-        self.ledger.sinks[name] = Sink(name, target)
+        self.ledger.sinks[name] = Sink(name, target, take)
 
     def parameter(self, leaf: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """An allocation filled by one tensor."""

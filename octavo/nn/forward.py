@@ -16,6 +16,7 @@ class HostBounds(NamedTuple):
     max_query: int  # longest row of this step
     max_context: int  # longest context after this step
     shared: int = 0  # leading pages of group 0 that all rows have in common; 0 where nobody looked
+    fresh: bool = False  # rows of several tokens begin with this step; False where nobody looked
 
 
 @dataclass(slots=True)

@@ -179,4 +179,5 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "half": torch.float16,
+    "fp8_e4m3": torch.float8_e4m3fn,
 }

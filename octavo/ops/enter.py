@@ -33,7 +33,7 @@ def enter(
     slots [n] int64 = page * page_size + offset, divided by their scales where those are 8-bit.
     """
     n, d = qkv.shape[0], k_cache.shape[-1]
-    q, k, v = qkv.view(n, -1, d).split([heads, kv_heads, kv_heads], 1)
+    q, k, v = torch.split(qkv.view(n, -1, d), [heads, kv_heads, kv_heads], 1)
     if q_norm is not None and k_norm is not None:
         q, k = rms_norm.reference(q, q_norm, eps), rms_norm.reference(k, k_norm, eps)
     q, k = (rope.reference(t, angles).to(qkv.dtype) for t in (q, k))

@@ -45,6 +45,7 @@ class Drawing(NamedTuple):
     quant: Quantization
     layout: Layout
     costs: Costs
+    parameters: int
     memory: MemoryPlan
     decisions: tuple[Decision, ...]
     native: NativePlan | None
@@ -57,7 +58,7 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     resolved, decisions = resolve(
         config, facts, platform, weights=files.format, native=default_dtype(platform)
     )
-    quant = choose_quantization(checkpoint.hf, checkpoint.index)
+    quant = choose_quantization(checkpoint.hf, checkpoint.index, config.model.quantization, platform)
     dtype = DTYPES[resolved.dtype]
     needs = survey(checkpoint.hf, checkpoint.index, dtype, TorchRef(), quant)
     threads = use_threads(platform) if platform.kind == "cpu" else 0
@@ -68,11 +69,12 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
         backend, needs = native.backend, native.needs
         chosen = Decision("attention", backend.name, "the native library runs the whole step")
     layout = lay_out(needs.specs, backend, resolved.block_size, DTYPES[resolved.kv_dtype])
+    parameters = needs.parameters
     costs = _costs(resolved, facts, needs, layout)
     memory = plan_memory(resolved, costs, platform)
     spread = (Decision("threads", str(threads), "cores this process may use"),) if threads else ()
     made = (*decisions, *spread, kernels, chosen, *memory.decisions)
-    return Drawing(resolved, facts, platform, backend, quant, layout, costs, memory, made, native)
+    return Drawing(resolved, facts, platform, backend, quant, layout, costs, parameters, memory, made, native)
 
 
 class Steps(Protocol):

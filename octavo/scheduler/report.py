@@ -8,6 +8,8 @@ from typing import Any
 from octavo.core.events import CoreStats, StepStats
 from octavo.core.messages import StepResult
 
+_LULL = 0.1  # seconds: a longer pause between two steps had no work, it is not idleness
+
 
 @dataclass(slots=True)
 class Counters:
@@ -25,6 +27,8 @@ class Counters:
     host_s: float = 0.0
     forward_s: float = 0.0
     sample_s: float = 0.0
+    device_s: float = 0.0
+    idle_s: float = 0.0
     last_step: float = 0.0
     drafts: int = 0
     accepted: int = 0
@@ -36,6 +40,8 @@ class Counters:
         self.last_step = now
         self.forward_s += stats.forward_s
         self.sample_s += stats.sample_s
+        self.device_s += stats.device_s
+        self.idle_s += min(stats.idle_s, _LULL)
         self.drafts += stats.drafts
         self.accepted += stats.accepted
 

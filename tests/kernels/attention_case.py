@@ -106,6 +106,15 @@ class Case:
             begin += count
         return out.flatten(1)
 
+    def slots(self) -> Tensor:
+        """[n] int64: where the keys of every token lie; padding tokens are in page 0."""
+        places = []
+        for (count, length), owner in zip(self.rows, self.owners.tolist(), strict=False):
+            at = torch.arange(length - count, length, device=self.device)
+            places.append(self.tables[owner].long()[at // self.page] * self.page + at % self.page)
+        places.append(torch.zeros(self.pad, dtype=torch.int64, device=self.device))
+        return torch.cat(places)
+
     def decoded(self) -> Tensor:
         """Which tokens the decode kernel writes: rows of one token, and padding."""
         mask = torch.ones(self.q.shape[0], dtype=torch.bool)

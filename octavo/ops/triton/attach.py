@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from octavo.ops.triton import activation, enter, matmul, norm, rope
+from octavo.ops.triton import activation, enter, matmul, norm, quant, rope
 
-__all__ = ["activation", "enter", "matmul", "norm", "rope"]
+__all__ = ["activation", "enter", "matmul", "norm", "quant", "rope"]

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from octavo.ops.triton.attention_softmax import LOWEST, cap, fold, product
+from octavo.ops.triton.attention_softmax import LOWEST, cap, fold, narrowed, product
+from octavo.ops.triton.launch import early, start_next, wait
 
 
 class PrefillConfig(NamedTuple):
@@ -94,8 +95,10 @@ def _prefill_kernel(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILES: tl.constexpr, TOKENS: tl.constexpr,
     PACKED: tl.constexpr, M: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr,
     PAGE: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, EXACT: tl.constexpr,
-    STAGES: tl.constexpr,
+    STAGES: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    start_next(EARLY)
+    wait(EARLY)
     GROUP: tl.constexpr = HEADS // KV_HEADS
     x = tl.program_id(0)
     row = _row_at(row_start, rows, x, TOKENS)
@@ -116,12 +119,12 @@ def _prefill_kernel(
         inside = real[:, None] & (d < D)[None, :]
         to = (begin + token).to(tl.int64)
         queries = tl.load(q + (to * q_step + h * D)[:, None] + d[None, :], mask=inside, other=0.0)
+        queries, scale1 = narrowed(queries, scale * k_scale, k_cache)
         length = tl.load(lengths + row)
         table = tables + tl.load(owners + row).to(tl.int64) * table_step
         position = length - count + token
         lowest = length - count + tile * TOKENS
         highest = tl.minimum(lowest + TOKENS, length) - 1
-        scale1 = scale * k_scale
         scale2 = scale1 * 1.4426950408889634
 
         # [start, open): the window's edge; [open, closed): seen by all; [closed, stop): the diagonal
@@ -169,10 +172,12 @@ def prefill(
     assert k_cache.stride() == v_cache.stride() and k_cache.stride(3) == 1 and out.is_contiguous()
     assert q.stride(1) == d and q.stride(2) == 1
     tiles, per_tile = triton.cdiv(group, packed), config.tile // packed
+    first = early(q)
     _prefill_kernel[(tokens // per_tile + rows, kv_heads * tiles)](
         q, k_cache, v_cache, out, tables, owners, lengths, row_start,
         rows, q.stride(0), tables.stride(0), *k_cache.stride()[:3], scale, k_scale, v_scale, softcap,
         HEADS=heads, KV_HEADS=kv_heads, TILES=tiles, TOKENS=per_tile, PACKED=packed, M=config.tile, D=d,
         DP=triton.next_power_of_2(d), BLOCK=config.block, PAGE=page, WINDOW=window, SOFTCAP=softcap > 0,
-        EXACT=q.dtype == torch.float32, STAGES=config.stages, num_warps=config.warps,
+        EXACT=q.dtype == torch.float32, STAGES=config.stages, EARLY=first,
+        num_warps=config.warps, launch_pdl=first,
     )  # fmt: skip

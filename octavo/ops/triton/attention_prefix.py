@@ -16,7 +16,8 @@ from torch import Tensor
 
 from octavo.ops.triton.attention_decode import Prefix
 from octavo.ops.triton.attention_prefill import attend
-from octavo.ops.triton.attention_softmax import LOWEST
+from octavo.ops.triton.attention_softmax import LOWEST, narrowed
+from octavo.ops.triton.launch import early, start_next, wait
 
 
 class PrefixConfig(NamedTuple):
@@ -36,8 +37,9 @@ def _prefix_kernel(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILES: tl.constexpr, ROWS: tl.constexpr,
     PACKED: tl.constexpr, M: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr,
     PAGE: tl.constexpr, SPLITS: tl.constexpr, SOFTCAP: tl.constexpr, EXACT: tl.constexpr,
-    STAGES: tl.constexpr,
+    STAGES: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    start_next(EARLY)
     GROUP: tl.constexpr = HEADS // KV_HEADS
     view = tl.program_id(1)
     kv = view // TILES
@@ -46,6 +48,7 @@ def _prefix_kernel(
     row = tl.program_id(0) * ROWS + i // PACKED
     g = (view % TILES) * PACKED + i % PACKED
     real = (i < ROWS * PACKED) & (row < rows) & (g < GROUP)
+    wait(EARLY)
     begin = tl.load(row_start + row, mask=real, other=0)
     real &= tl.load(row_start + row + 1, mask=real, other=0) - begin == 1
     leader = tl.max(tl.where(real, row, -1), 0)  # any live row: their first pages are the same
@@ -56,13 +59,13 @@ def _prefix_kernel(
         queries = tl.load(
             q + (begin.to(tl.int64) * q_step + h * D)[:, None] + d[None, :], mask=inside, other=0.0
         )
+        queries, scale1 = narrowed(queries, scale * k_scale, k_cache)
         table = tables + tl.load(owners + leader).to(tl.int64) * table_step
         length = tl.load(shared) * PAGE
         each = tl.cdiv(tl.cdiv(length, BLOCK), SPLITS) * BLOCK
         start = tl.minimum(split * each, length)
         stop = tl.minimum(start + each, length)
         whole = start + (stop - start) // BLOCK * BLOCK
-        scale1 = scale * k_scale
         scale2 = scale1 * 1.4426950408889634
         m = tl.full((M,), LOWEST, tl.float32)
         w = tl.zeros((M,), tl.float32)
@@ -100,11 +103,13 @@ def shared_prefix(
     )
     assert k_cache.stride() == v_cache.stride() and k_cache.stride(3) == 1
     assert q.stride(1) == d and q.stride(2) == 1
+    first = early(q)
     _prefix_kernel[(triton.cdiv(rows, per_tile), kv_heads * tiles, config.splits)](
         q, k_cache, v_cache, *prefix, tables, owners, row_start, shared,
         rows, q.stride(0), tables.stride(0), *k_cache.stride()[:3], scale, k_scale, v_scale, softcap,
         HEADS=heads, KV_HEADS=kv_heads, TILES=tiles, ROWS=per_tile, PACKED=packed, M=config.tile, D=d,
         DP=triton.next_power_of_2(d), BLOCK=config.block, PAGE=page, SPLITS=config.splits,
-        SOFTCAP=softcap > 0, EXACT=q.dtype == torch.float32, STAGES=config.stages, num_warps=config.warps,
+        SOFTCAP=softcap > 0, EXACT=q.dtype == torch.float32, STAGES=config.stages, EARLY=first,
+        num_warps=config.warps, launch_pdl=first,
     )  # fmt: skip
     return prefix

@@ -35,3 +35,18 @@ def product(a, b, acc, EXACT: tl.constexpr):
         return tl.dot(a, b, acc, input_precision="ieee")
     else:
         return tl.dot(a, b, acc)
+
+
+@triton.jit
+def narrowed(queries, scale, cache):
+    """(queries, scale of their scores), as float16 where the cache is 8 bits wide.
+
+    Such keys and values become float16 in one instruction for two and lose nothing, bfloat16 takes four.
+    """
+    kind: tl.constexpr = queries.dtype
+    if cache.dtype.element_ty == tl.float8e4nv and kind == tl.bfloat16:
+        wide = queries.to(tl.float32)
+        top = tl.maximum(tl.max(tl.max(tl.abs(wide), 1), 0), 1.0e-30)
+        return (wide * (256.0 / top)).to(tl.float16), scale * (top * 0.00390625)
+    else:
+        return queries, scale

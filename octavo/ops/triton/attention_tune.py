@@ -6,27 +6,59 @@
 from __future__ import annotations
 
 from octavo.ops.triton.attention_decode import DecodeConfig
+from octavo.ops.triton.attention_direct import DirectConfig
 from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
+
+FEW = 16  # rows that decode without a work list
 
 
 def decode_config(rows: int, d: int, itemsize: int) -> DecodeConfig:
     """`itemsize`: bytes of a value in the cache. `d` padded to a power of two."""
     if itemsize == 4:
         return DecodeConfig(block=16 if d > 128 else 32, warps=4, stages=2, per_sm=2)
+    if d * itemsize > 256:
+        return DecodeConfig(block=32, warps=4, stages=3, per_sm=2)
+    if rows <= 16:
+        return DecodeConfig(block=64, warps=4, stages=5, per_sm=1)
+    if itemsize == 1:
+        return DecodeConfig(block=64, warps=2, stages=2, per_sm=4)
+    return DecodeConfig(block=64, warps=4, stages=3, per_sm=4 if rows <= 128 else 3)
+
+
+def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
+    """For steps of few rows; None: decode_config. `itemsize` and `d` as there."""
+    if rows > FEW:
+        return None
+    if itemsize == 4:
+        return DirectConfig(block=16 if d > 128 else 32, warps=4, stages=2, per_sm=2)
     block = 64 if d * itemsize <= 256 else 32
-    return DecodeConfig(block=block, warps=4, stages=3, per_sm=2 if rows <= 4 else 4, least=2)
+    return DirectConfig(block=block, warps=4, stages=3, per_sm=2)
 
 
-def prefill_config(tokens: int, rows: int, d: int, group: int, itemsize: int) -> PrefillConfig:
-    """`tokens` and `rows` bound the step, `group` query heads share a key head; `itemsize` of the cache."""
+def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:
+    """`max_context` bounds the step's rows, `tokens` their sum; `group` query heads share a key head;
+    `itemsize` of the cache."""
     if itemsize == 4:
         return PrefillConfig(tile=32, block=16, warps=8, stages=2)
     if d > 128:
         return PrefillConfig(tile=128, block=32, warps=8, stages=3)
-    if tokens * group < 64 * max(rows, 16):
-        return PrefillConfig(tile=64, block=64, warps=4, stages=3)
+    if tokens * group < 1024:
+        return PrefillConfig(tile=64, block=64, warps=4, stages=2)
+    if max_context <= 1024:
+        return PrefillConfig(tile=64, block=32, warps=4, stages=2)
+    if itemsize == 1:
+        return PrefillConfig(tile=128, block=64, warps=4, stages=3)
+    if max_context >= 4096:
+        return PrefillConfig(tile=128, block=128, warps=8, stages=5)
+    if tokens * group <= 8192:
+        return PrefillConfig(tile=64, block=64, warps=4, stages=2)
     return PrefillConfig(tile=128, block=64, warps=8, stages=5)
+
+
+def whole_prompts_pay(max_query: int) -> bool:
+    """Whether attention_fresh.py beats prefill_config's kernel, keys gathered for it included."""
+    return max_query >= 512
 
 
 def prefix_config(
@@ -36,7 +68,7 @@ def prefix_config(
     if itemsize == 4:
         tile, block, warps, stages = 32, 16, 8, 2
     else:
-        tile, block, warps, stages = (64, 64, 4, 3) if d <= 128 else (64, 32, 8, 3)
+        tile, block, warps, stages = (64, 64, 4, 5) if d <= 128 else (64, 32, 8, 3)
     tiles = -(-rows // max(1, tile // group)) * kv_heads
     splits = min(8, max(1, 2 * processors // tiles))
     return PrefixConfig(tile, block, warps, stages, splits=1 << (splits.bit_length() - 1))

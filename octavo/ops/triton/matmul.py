@@ -17,7 +17,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from octavo.ops.matmul import head_logits, linear, project
 from octavo.ops.norm import rms_norm
 from octavo.ops.triton.launch import early, interpreted
-from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of
+from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of, worth
 from octavo.ops.triton.matmul_dot import dot_kernel
 from octavo.ops.triton.matmul_vec import vec_kernel
 
@@ -51,20 +51,30 @@ class Workspace(NamedTuple):
 
 @cache
 def workspace(device: torch.device) -> Workspace:
-    """Made on first use, which must not be inside a graph's capture."""
+    """Made on first use, which must not be inside a graph's capture: zeros would wait for its replay."""
+    assert device.type != "cuda" or not torch.cuda.is_current_stream_capturing(), "call reserve() first"
     count = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
     parts = torch.empty(_PARTS if device.type == "cuda" else _PARTS >> 5, device=device)
     return Workspace(parts, torch.zeros(_TILES, dtype=torch.int32, device=device), count)
 
 
-def skinny(x: Tensor, weight: Tensor) -> bool:
+def reserve(device: torch.device) -> None:
+    """Makes the scratch memory, before anything is captured."""
+    workspace(torch.empty(0, device=device).device)
+
+
+def skinny(x: Tensor, weight: Tensor, gated: bool = False) -> bool:
     """Whether our kernels take this product."""
     m, k = x.shape
     if not (
         0 < m <= MOST and x.is_contiguous() and weight.is_contiguous() and k * weight.element_size() % 16 == 0
     ):
         return False
-    return m == 1 or x.dtype != torch.float32  # exact float32 has no tensor cores
+    if m == 1:
+        return True
+    n_out = weight.shape[0] // (2 if gated else 1)
+    # exact float32 has no tensor cores
+    return x.dtype != torch.float32 and worth(m, n_out, k, weight.dtype, gated)
 
 
 def multiply(
@@ -121,6 +131,18 @@ def _is_skinny(x: Tensor, weight: Tensor, *_: object, **named: object) -> bool:
     return skinny(x, weight)
 
 
+def _projects_skinny(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    gain: Tensor | None = None,
+    eps: float = 0.0,
+    act: str | None = None,
+) -> bool:
+    return skinny(x, weight, act is not None)
+
+
 @linear.kernel("cuda", when=lambda x, weight, bias=None, residual=None: residual is not None)
 def _onto(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
     """cuBLAS adds the product to the residual where it lies: one rounding, no pass of its own."""
@@ -134,7 +156,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Ten
     return multiply(x, weight, Terms(bias=bias, residual=residual))
 
 
-@project.kernel("cuda", when=_is_skinny)
+@project.kernel("cuda", when=_projects_skinny)
 def _project(
     x: Tensor,
     weight: Tensor,
@@ -149,7 +171,7 @@ def _project(
     return multiply(x, weight, Terms(None, bias, residual, gain, eps, act))
 
 
-@head_logits.kernel("cuda", when=lambda x, weight, out=None: x.dtype != torch.float32 and x.shape[0] > MOST)
+@head_logits.kernel("cuda", when=lambda x, weight, out=None: x.dtype != torch.float32)
 def _many_logits(x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
     if out is None:
         return torch.mm(x, weight.t(), out_dtype=torch.float32)

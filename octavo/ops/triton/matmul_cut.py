@@ -72,17 +72,61 @@ def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> V
     return cut_vec(n_out, k, dtype, gated) if m == 1 else cut_dot(m, n_out, k, dtype, gated)
 
 
+def worth(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> bool:
+    """Whether our kernels are faster than cuBLAS and what would stand around it."""
+    if m <= 16 or dtype.itemsize == 1:
+        return True
+    large = n_out * k >= _LARGE
+    if m <= 32:
+        return gated or n_out >= _HEAD or not large
+    return n_out >= _HEAD or (gated and large)
+
+
+_LARGE = 1 << 24  # weights: a matrix whose bytes outlast a launch
+_HEAD = 1 << 16  # outputs: a vocabulary
+
+
 def cut_vec(n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec:
     """For one row."""
     size = dtype.itemsize
-    columns = 2048 if k * size >= 4096 else 1024
-    columns = columns * 2 if size == 1 and k >= 4096 else columns
-    rows = 2 if gated or size == 4 else 4
-    return Vec(rows, columns, 8 if columns * size >= 4096 else 4)
+    if size != 2:
+        columns = 2048 if k * size >= 4096 else 1024
+        columns = columns * 2 if size == 1 and k >= 4096 else columns
+        return Vec(2 if gated or size == 4 else 4, columns, 8 if columns * size >= 4096 else 4)
+    if n_out >= _HEAD:
+        return Vec(2, min(2048, _power(k)), 4)
+    if gated:
+        return Vec(2, 4096, 8) if k >= 4096 else Vec(2, 512, 2)
+    if k <= 1024:
+        return Vec(8, 1024, 2)
+    if n_out * k > _LARGE:
+        return Vec(4, 4096, 8) if k <= 4096 else Vec(4, 2048, 4)
+    return Vec(2, 1024, 2) if k >= 4096 else Vec(4, 2048, 4)
+
+
+def _power(k: int) -> int:
+    return 1 << (k - 1).bit_length()
 
 
 def cut_dot(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Dot:
     """For 2 to 64 rows."""
-    depth = 256 if dtype.itemsize == 1 else 128
-    stages = 4 if m <= 32 else 3
-    return Dot(64, depth, 4, stages, 1 if gated or m > 32 else 2)
+    if dtype.itemsize == 1:
+        return Dot(64, 256, 4, 4 if m <= 32 else 3, 1 if gated or m > 32 else 2)
+    if n_out >= _HEAD:
+        return Dot(64, 128, 4, 3 if m <= 32 else 2, 0, 1)
+    large = n_out * k >= _LARGE
+    if gated:
+        return _gated(m, large)
+    if m > 32:
+        return Dot(64, 256 if k > 4096 else 128, 4, 3, 1)
+    if large:
+        return Dot(64, 256, 4, 5 if n_out > 4096 else 4, 1)
+    if m > 16:
+        return Dot(16, 256, 2, 3, 0) if k <= 1024 else Dot(32, 256, 4, 2, 3, 1)
+    return Dot(32, 256, 2, 3, 0) if k <= 1024 else Dot(32, 256, 4, 2, 4, 1)
+
+
+def _gated(m: int, large: bool) -> Dot:
+    if not large:
+        return Dot(32, 128, 4, 2, 4, 1) if m <= 16 else Dot(16, 512, 4, 3, 1, 1)
+    return Dot(16, 256, 2, 3, 0) if m <= 16 else Dot(32, 128, 2 if m <= 32 else 4, 3 if m <= 32 else 2, 0)

@@ -1,4 +1,4 @@
-"""Root-mean-square norm, alone or with its result quantised to 8 bits: a program a row."""
+"""Root-mean-square norm: a program a row."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ _WIDEST = 1 << 15  # a row is held in registers
 
 
 @triton.jit
-def norm_kernel(x, gain, y, scale, d, stride, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
-    """y [n, d] = norm(x) * gain; with scale [n] float32: y is e4m3 of that over scale."""
+def norm_kernel(x, gain, y, d, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+    """y [n, d] = norm(x) * gain."""
     start_next(EARLY)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < d
     weight = tl.load(gain + columns, mask=inside, other=0.0).to(tl.float32)
     wait(EARLY)
-    value = tl.load(x + row * stride + columns, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(x + row * d + columns, mask=inside, other=0.0).to(tl.float32)
     out = value * tl.rsqrt(tl.sum(value * value, 0) / d + eps) * weight
-    if scale is not None:
-        step = tl.maximum(tl.max(tl.abs(out), 0) / 448.0, 1e-12)
-        tl.store(scale + row, step)
-        out = tl.minimum(tl.maximum(out / step, -448.0), 448.0)
     tl.store(y + row * d + columns, out.to(y.dtype.element_ty), mask=inside)
 
 
@@ -45,6 +41,6 @@ def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     y, d = torch.empty_like(x), x.shape[-1]
     block, first = triton.next_power_of_2(d), early(x)
     norm_kernel[(x.numel() // d,)](
-        x, weight, y, None, d, d, eps, BLOCK=block, EARLY=first, num_warps=row_warps(block), launch_pdl=first
+        x, weight, y, d, eps, BLOCK=block, EARLY=first, num_warps=row_warps(block), launch_pdl=first
     )
     return y

@@ -7,7 +7,8 @@ large or unusual ones are launched kernel by kernel, through the same code.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -23,12 +24,14 @@ from octavo.runner.cache import Caches, Layout
 from octavo.runner.cuda.graphs import Graphs, buckets
 from octavo.runner.cuda.inputs import Inputs
 from octavo.runner.cuda.logprobs import Logprobs
-from octavo.runner.cuda.results import Launched, Results
-from octavo.runner.cuda.rows import Rows, common_pages, read_rows
+from octavo.runner.cuda.results import Launched, Results, Sent
+from octavo.runner.cuda.rows import Rows, Sizes, common_pages, read_rows
 from octavo.runner.cuda.state import State
 from octavo.sampling.device.edits import Masks
 from octavo.sampling.device.sampler import DeviceSampler
 
+_LAUNCHES_S = 0.01  # what launching a step kernel by kernel takes the host, about
+_RATE = 3e14  # operations a second of a large product, about
 _SHARED = 512  # tokens that all rows must have in common before they are read once for all
 
 
@@ -46,6 +49,7 @@ class CudaDevice:
         length: int,
         budget: int,
         device: torch.device,
+        parameters: int = 0,
         eager: bool = False,
     ) -> None:
         self._model, self._backend, self._layout, self._caches = model, backend, layout, caches
@@ -60,6 +64,8 @@ class CudaDevice:
         self._results = Results(rows, device)
         self._logprobs = Logprobs(model, device)
         self._graphs = Graphs(device, eager=eager)
+        spare = int(_LAUNCHES_S * _RATE / (2 * parameters)) if parameters else budget
+        self._sizes = Sizes(rows, budget, spare)
         self._rows: Rows | None = None  # of the last plan that had any
         self._shared = 0
         self._step: Rows | None = None  # F launched, S not yet
@@ -78,6 +84,7 @@ class CudaDevice:
     def forward(self, plan: StepPlan) -> None:
         """Release, admit, feed, blocks, copies, then the model up to the logits."""
         began = time.perf_counter()
+        self._results.begin()
         self._take_in(plan)
         step = self._step = self._next_rows(plan)
         self._plan_id, self._hidden = plan.id, None
@@ -116,7 +123,7 @@ class CudaDevice:
         if not plan.work:
             self._rows = None
             return None
-        rows = self._rows = read_rows(plan, self._state.slots)
+        rows = self._rows = read_rows(plan, self._sizes)
         page = self._layout.groups[0].tokens_per_page
         self._shared = common_pages(self._state.mirror[0], rows, page, _SHARED)
         self._state.set_plan(rows.table(), self._shared)
@@ -178,7 +185,7 @@ class CudaDevice:
             with torch.inference_mode():
                 rest = self._draw(step, masks)
         stats = self._stats(step, time.perf_counter() - began)
-        return self._results.send(self._out, step, self._plan_id, stats, rest, self._copied)
+        return self._results.send(self._out, Sent(self._plan_id, step, stats, rest, self._copied))
 
     def _draw(self, step: Rows, masks: StepMasks | None) -> Callable[[np.ndarray], dict[str, object]]:
         rows = step.padded[1]
@@ -204,6 +211,23 @@ class CudaDevice:
     def use(self, caches: Caches) -> None:
         """Other caches of the same layout, before anything is captured."""
         self._caches, self._inputs.caches = caches, caches.tensors
+
+    @contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Steps inside leave no trace among the graphs."""
+        before, self._graphs.off = self._graphs.off, True
+        try:
+            yield
+        finally:
+            self._graphs.off = before
+
+    def rehearse(self) -> None:
+        """Goes through steps of every captured size without the graphs, for who notes their kernels."""
+        with torch.inference_mode():
+            for rows in buckets(self._state.slots):
+                self._compute(rows, rows, HostBounds(rows, rows, 1, self._state.length))
+                for variant in ("greedy", "random"):
+                    self._choose(rows, variant, None)
 
     def capture(self, progress: Callable[[float], None]) -> int:
         """Captures the common sizes before the first request; how many graphs there are."""

@@ -15,9 +15,9 @@ class Graphs:
     memory of its own."""
 
     def __init__(self, device: torch.device, *, eager: bool) -> None:
-        self._off = eager or device.type != "cuda"
+        self.off = eager or device.type != "cuda"
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
-        if not self._off:
+        if not self.off:
             self._pool = torch.cuda.graph_pool_handle()
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
@@ -27,7 +27,7 @@ class Graphs:
 
     def run(self, key: Hashable, launch: Callable[[], object]) -> None:
         """Launches once, one way or the other."""
-        if self._off:
+        if self.off:
             launch()
             return
         graph = self._graphs.get(key)

@@ -6,7 +6,7 @@ Rows with one token come first, whatever the plan's order: attention treats them
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,16 @@ from octavo.nn.forward import HostBounds
 from octavo.runner.cuda.graphs import bucket
 
 Ints = NDArray[np.integer[Any]]
-_MIXED = (32, 64, 128, 256, 512)  # token buckets of steps that are not all decodes
+# token buckets of steps that are not all decodes; the budget is one, too
+_MIXED = (32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+
+
+class Sizes(NamedTuple):
+    """What steps are padded to. `spare` tokens of padding cost less than launching kernel by kernel."""
+
+    rows: int
+    budget: int
+    spare: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,9 @@ class Rows:
 
     def next(self, plan_id: int) -> Rows:
         """The step after this one, when every row goes on by its count."""
-        bounds = self.bounds._replace(max_context=self.bounds.max_context + self.bounds.max_query)
+        bounds = self.bounds._replace(
+            max_context=self.bounds.max_context + self.bounds.max_query, fresh=False
+        )
         return replace(self, plan_id=plan_id, start=self.start + self.count, bounds=bounds)
 
     def table(self) -> NDArray[np.int32]:
@@ -85,7 +96,7 @@ class Rows:
         return out
 
 
-def read_rows(plan: StepPlan, most_rows: int) -> Rows:
+def read_rows(plan: StepPlan, sizes: Sizes) -> Rows:
     """From a plan that brings a work table."""
     table = np.frombuffer(plan.work, np.int32).reshape(-1, WORK_COLUMNS)
     assert not table[:, 3].any(), "this device verifies no drafts"
@@ -96,24 +107,27 @@ def read_rows(plan: StepPlan, most_rows: int) -> Rows:
         table = table[order]
     slot, start, count, _, logits = table.T
     bounds = _bounds(start, count)
-    padded, graph = _pad(bounds.tokens, bounds.rows, bounds.max_query, most_rows)
+    padded, graph = _pad(bounds, sizes)
     return Rows(plan.id, slot, count, start, logits, order, bounds, padded, graph)
 
 
 def _bounds(start: Ints, count: Ints) -> HostBounds:
     longest = int(count.max(initial=0))
-    return HostBounds(len(count), int(count.sum()), longest, int((start + count).max(initial=0)))
+    fresh = longest > 1 and not start[count > 1].any()
+    return HostBounds(len(count), int(count.sum()), longest, int((start + count).max(initial=0)), fresh=fresh)
 
 
-def _pad(tokens: int, rows: int, longest: int, most_rows: int) -> tuple[tuple[int, int], bool]:
-    if longest <= 1:
-        wide = min(bucket(rows), most_rows)
-        return (wide, wide), rows > 0
-    for size in _MIXED:
-        if tokens <= size:
-            wide = min(1 << (rows - 1).bit_length(), most_rows)
-            return (max(size, wide), wide), True
-    return (max(tokens, rows), rows), False
+def _pad(b: HostBounds, sizes: Sizes) -> tuple[tuple[int, int], bool]:
+    """(tokens, rows) of the step as it is launched, and whether as a graph."""
+    if b.max_query <= 1:
+        wide = min(bucket(b.rows), sizes.rows)
+        return (wide, wide), b.rows > 0
+    wide = min(1 << (b.rows - 1).bit_length(), sizes.rows)
+    size = next((size for size in _MIXED if size >= b.tokens), sizes.budget)
+    size = max(min(size, sizes.budget), wide)
+    if 0 <= size - b.tokens <= sizes.spare:
+        return (size, wide), True
+    return (max(b.tokens, b.rows), b.rows), False
 
 
 def common_pages(mirror: NDArray[np.int32], rows: Rows, page: int, worth: int) -> int:

@@ -7,6 +7,7 @@ Where the largest step does not fit, the budget shrinks (unless it was asked for
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +18,8 @@ from octavo.core.messages import Admission, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.core.runner import Progress
 from octavo.nn.protocols import DTYPES, Model
-from octavo.ops.triton import attach
+from octavo.ops.triton import attach, matmul
+from octavo.ops.triton.rehearse import Rehearsal
 from octavo.runner.cache import Caches
 from octavo.runner.cuda.device import CudaDevice
 from octavo.runner.cuda.graphs import buckets
@@ -31,12 +33,14 @@ if TYPE_CHECKING:
 
 _SMALLEST = 256  # tokens: a budget below is not tried
 _GRAPH, _GRAPHS = 6 << 20, 192 << 20  # bytes of each captured size, and of their common pool
+_STAGES = 128 << 20  # bytes: work space of penalties and log-probabilities
 _HEADROOM = 256 << 20  # fragments, workspaces that libraries take later
 
 
 def start_cuda(plan: Drawing, model: Model, progress: Progress) -> tuple[CudaDevice, Drawing]:
     """The device, and the drawing with what was measured. UserError where nothing fits."""
     where = torch.device("cuda")
+    matmul.reserve(where)
     dtype = DTYPES[plan.resolved.kv_dtype]
     device, plan, peak = _measured(plan, model, where)
     progress("memory", 1.0)
@@ -49,6 +53,7 @@ def start_cuda(plan: Drawing, model: Model, progress: Progress) -> tuple[CudaDev
     else:
         count = device.capture(lambda share: progress("graphs", share))
         decisions = (*decisions, Decision("graphs", str(count), "captured before the first request"))
+    _compile_rest(device, plan)
     return device, plan._replace(memory=memory, decisions=decisions)
 
 
@@ -61,9 +66,10 @@ def _measured(plan: Drawing, model: Model, where: torch.device) -> tuple[CudaDev
             device = CudaDevice(
                 model, plan.backend, plan.layout, tiny,
                 rows=r.max_num_seqs, length=plan.memory.max_model_len, budget=r.budget,
-                device=where, eager=r.eager,
+                device=where, parameters=plan.parameters, eager=r.eager,
             )  # fmt: skip
-            return device, plan, _peak_of(device, r.max_num_seqs, plan.memory.max_model_len, r.budget)
+            _compile(device, plan)
+            return device, plan, _peak_of(device, plan)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             plan = _smaller(plan, error)
@@ -82,35 +88,71 @@ def _smaller(plan: Drawing, error: Exception) -> Drawing:
     return plan._replace(resolved=dataclasses.replace(r, budget=budget), decisions=(*plan.decisions, made))
 
 
-def _peak_of(device: CudaDevice, rows: int, length: int, budget: int) -> int:
-    """Runs the largest step: every row sampled in the most expensive way, the whole budget used."""
-    each = min(max(1, budget // rows), length - 1)
-    rows = min(rows, budget)
-    sampling = Sampling(
-        temperature=0.7, top_k=40, top_p=0.9, repetition_penalty=1.1, logprobs=5, max_tokens=1
-    )
-    admit = tuple(
-        Admission(slot=slot, tokens=(1,) * each, prompt=each, start=0, seed=slot, sampling=sampling)
-        for slot in range(rows)
-    )
+def _compile(device: CudaDevice, plan: Drawing) -> None:
+    """All kernels of ordinary steps at once, on every core: one after the other they would take longer
+    than everything else."""
+    rehearsal = Rehearsal()
+    with rehearsal.noting(), device.eagerly():
+        _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1))
+        device.rehearse()
+    rehearsal.compile(_threads())
+
+
+def _compile_rest(device: CudaDevice, plan: Drawing) -> None:
+    """What only some requests need, while the first ones are served already."""
+    rehearsal = Rehearsal()
+    with rehearsal.noting(), device.eagerly():
+        for how in _RARE:
+            _largest_step(device, plan, how, rows=1)
+    rehearsal.compile_later(max(1, _threads() // 4))
+
+
+_RARE = (
+    Sampling(temperature=0.7, top_k=40, top_p=0.9, max_tokens=1),
+    Sampling(
+        temperature=0.7, min_p=0.1, repetition_penalty=1.1, logit_bias=((0, 1.0),), logprobs=5, max_tokens=1
+    ),
+)
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _peak_of(device: CudaDevice, plan: Drawing) -> int:
+    """Bytes of the largest step, and of the most that sampling can add to it."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
+    with device.eagerly():
+        _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1))
+    peak = torch.cuda.max_memory_allocated() - before
+    torch.cuda.empty_cache()
+    return peak + plan.resolved.max_num_seqs * plan.facts.vocab_size * 4 + _STAGES
+
+
+def _largest_step(device: CudaDevice, plan: Drawing, how: Sampling, rows: int | None = None) -> None:
+    """The whole budget is used and every row sampled; then the slots are free again."""
+    budget = plan.resolved.budget
+    rows = min(rows or plan.resolved.max_num_seqs, budget)
+    each = min(max(1, budget // rows), plan.memory.max_model_len - 1)
+    admit = tuple(
+        Admission(slot=slot, tokens=(1,) * each, prompt=each, start=0, seed=slot, sampling=how)
+        for slot in range(rows)
+    )
     work = pack_work(Work(slot, 0, each, 0, 1) for slot in range(rows))
     device.forward(StepPlan(id=-5, admit=admit, work=work))
     device.sample(None).result()
     device.forward(StepPlan(id=-4, release=tuple(range(rows))))
     device.sample(None).result()
-    peak = torch.cuda.max_memory_allocated() - before
-    torch.cuda.empty_cache()
-    return peak
 
 
 def _plan_cache(plan: Drawing, peak: int) -> MemoryPlan:
     r, costs = plan.resolved, plan.costs
     free, _ = torch.cuda.mem_get_info()
     held = torch.cuda.memory_allocated()
-    graphs = 0 if r.eager else _GRAPHS + _GRAPH * len(buckets(r.max_num_seqs))
+    # steps of the whole budget are captured, too: their memory is beside that of eager ones
+    graphs = 0 if r.eager else _GRAPHS + _GRAPH * len(buckets(r.max_num_seqs)) + peak
     slots = State.nbytes(r.max_num_seqs, r.max_model_len, costs.vocab, r.block_size, costs.groups)
     measured = (
         MemoryRow("weights", max(0, held - slots), r.dtype),

@@ -1,0 +1,71 @@
+"""Compiling many kernels at once: a rehearsal notes what would be launched, threads compile it.
+
+Within a rehearsal nothing is launched, so its arguments need memory but no meaning; what torch itself
+computes in between is computed on whatever is there. Kernels that are compiled already run as usual.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import triton
+
+_log = logging.getLogger(__name__)
+
+
+class Rehearsal:
+    """Kernels noted so far, each once."""
+
+    def __init__(self) -> None:
+        self._noted: dict[tuple[str, str], Callable[[], Any]] = {}
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Launches inside are noted instead."""
+        before = triton.knobs.runtime.jit_cache_hook
+        triton.knobs.runtime.jit_cache_hook = self._note
+        try:
+            yield
+        finally:
+            triton.knobs.runtime.jit_cache_hook = before
+
+    def compile(self, threads: int) -> None:
+        """Compiles what was noted, or takes it from triton's cache on disk; returns when all is ready.
+
+        One that fails here is compiled, and fails, where it is launched.
+        """
+        device = torch.cuda.current_device()
+
+        def make(preload: Callable[[], Any]) -> None:
+            torch.cuda.set_device(device)  # a thread begins with the first
+            kernel = preload()
+            _ = kernel.run  # its launcher is built now, not at the first launch
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(_forgiving(make), self._noted.values()))
+        self._noted.clear()
+
+    def compile_later(self, threads: int) -> None:
+        """The same behind the caller's back."""
+        threading.Thread(target=self.compile, args=(threads,), name="octavo-compile", daemon=True).start()
+
+    def _note(self, *, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
+        jit, data = fn.jit_function, compile["specialization_data"]
+        self._noted[fn.name, key] = lambda: jit.preload(data)
+        return True
+
+
+def _forgiving(make: Callable[[Callable[[], Any]], None]) -> Callable[[Callable[[], Any]], None]:
+    def attempt(preload: Callable[[], Any]) -> None:
+        try:
+            make(preload)
+        except Exception as error:
+            _log.debug("not compiled ahead: %s", error)
+
+    return attempt
