@@ -25,7 +25,7 @@ def _bounds(columns, value, temperature, position, seed, blocks: tl.constexpr):
     -inf; returns the block where that is highest."""
     lane = tl.arange(0, CHUNK)
     best, where = tl.full([CHUNK], float("-inf"), tl.float32), lane
-    for start in range(0, blocks):
+    for start in range(0, blocks, CHUNK):
         column = start + lane
         tops = tl.load(columns + column, mask=column < blocks, other=float("-inf"))
         tops = divided(tops, temperature)
