@@ -21,8 +21,8 @@ KINDS = {
     "greedy": [dict(temperature=0.0)],
     "random": [dict(), dict(temperature=0.6), dict(temperature=0.0), dict(temperature=0.01)],
     "truncated": [
-        *(dict(top_k=k, temperature=t) for k in (1, 3, 50, 5000) for t in (1.0, 0.3)),
-        *(dict(top_p=p, temperature=t) for p in (1e-9, 0.1, 0.9, 0.999) for t in (1.0, 1.7)),
+        *(dict(top_k=k, temperature=t) for k, t in ((1, 1.0), (3, 0.3), (50, 1.0), (50, 0.3), (5000, 0.3))),
+        *(dict(top_p=p, temperature=t) for p, t in ((1e-9, 1.0), (0.1, 1.7), (0.9, 1.0), (0.999, 1.7))),
         *(dict(min_p=m) for m in (0.001, 0.3, 1.0)),
         dict(top_k=20, top_p=0.8),
         dict(top_k=400, top_p=0.99, min_p=1e-4),

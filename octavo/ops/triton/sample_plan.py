@@ -99,7 +99,7 @@ def come_closer(plan, mode, low, high, weights, pivots, LIST: tl.constexpr, VOCA
     least = tl.exp(float_at(low.to(tl.int32)) - peak.to(tl.float32)).to(tl.float64)
     least = tl.where(by_mass, least, 1.0)
     mode = mode & (BY_MASS | BY_ID | SECOND)
-    if (most - over) * 1.001 + 1.0 <= LIST * least:  # so many tokens at most
+    if (most - over) * 1.001 <= (LIST - 1) * least:  # so many tokens at most
         mode = mode | LISTED
     elif (high - low <= 1) & (by_id == 0):
         tl.store(plan + KEY, low)
