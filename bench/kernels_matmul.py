@@ -1,8 +1,9 @@
 """Skinny products on a GPU: checks every cut, finds the fastest for each shape, times whole layer stacks.
 
 `python bench/kernels_matmul.py check|search|stack|many [--rows 1,8,16,32,64] [--only 8b|06b]
-[--weights bf16|fp8]` prints tables; everything measured goes to $OUT as JSON. `search` takes its candidates from what
-fits shared memory; the winners belong into octavo/ops/triton/matmul_cut.py.
+[--weights bf16|fp8]` prints tables; everything measured goes to $OUT as JSON. `search` takes its
+candidates from what fits shared memory; the winners belong into octavo/ops/triton/matmul_cut.py.
+`many` times torch's 8-bit products.
 """
 
 from __future__ import annotations

@@ -138,9 +138,9 @@ def _eight(m: int, k: int, gated: bool) -> Dot:
 def _both_eight(m: int, gated: bool) -> Dot:
     """Nothing is converted: only the bytes in flight count, and how often the rows are read."""
     if gated:
-        return Dot(64, 128, 4, 4, 2, 1)
+        return Dot(64, 128, 4, 4 if m <= 32 else 3, 2, 1)
     if m > 32:
-        return Dot(128, 128, 8, 4, 2, 1)
+        return Dot(128, 128, 8, 4, 1, 1)
     return Dot(64, 128, 4, 5, 4 if m <= 16 else 3, 1)
 
 
