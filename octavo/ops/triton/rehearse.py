@@ -48,7 +48,7 @@ class Rehearsal:
 
     def compile_later(self, idle: Callable[[], bool]) -> Callable[[], None]:
         """The same behind the caller's back, a kernel at a time and only while `idle`: a compiler that
-        holds the interpreter would hold up every step. What is returned ends it, after the kernel it is at."""
+        holds the interpreter would hold up every step. The result ends it, after the kernel it is at."""
         make = _forgiving(_maker(torch.cuda.current_device()))
         waiting, self._noted = list(self._noted.values()), {}
         ended = threading.Event()
