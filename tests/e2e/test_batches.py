@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import openai
 import psutil
 import pytest
 
 from octavo.core.facts import ModelFiles
-from tests.serving import Server, serve
+from tests.serving import Server, free_port, serve
 
 MODEL = "SmolLM2-135M-Instruct"
 COMMAND = [sys.executable, "-m", "octavo.cli.main", "run-batch", "--max-model-len", "512"]
@@ -119,9 +120,13 @@ def test_bad_lines_become_error_lines(default_model: ModelFiles, tmp_path: Path)
 def test_ctrl_c_stops_and_says_how_to_go_on(default_model: ModelFiles, tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(b"".join(request(n) for n in range(100)))
+    port = free_port()
     command = [*COMMAND, "-i", str(source), "-o", str(output), "--batch-rows", "2"]
+    command += ["--enable-metrics", "--port", str(port)]
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: len(lines(output)) >= 5, first)
+    shown = httpx.get(f"http://127.0.0.1:{port}/metrics")
+    assert "octavo:" in shown.text and httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 404
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=60)
     count = len(lines(output))
@@ -177,6 +182,9 @@ def test_the_official_client_cancels(server: Server) -> None:
             input_file_id=file.id, endpoint="/v1/completions", completion_window="24h", metadata={"a": "b"}
         )
         wait_until(lambda: client.batches.retrieve(batch.id).status == "in_progress")
+        live = client.completions.create(model=MODEL, prompt="The capital of France is", max_tokens=2)
+        assert live.usage.completion_tokens == 2  # it did not wait for the batch
+        assert client.batches.retrieve(batch.id).status == "in_progress"
         assert client.batches.cancel(batch.id).status == "cancelling"
         wait_until(lambda: client.batches.retrieve(batch.id).status == "cancelled")
         ended = client.batches.retrieve(batch.id)
