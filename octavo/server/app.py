@@ -151,7 +151,8 @@ def dispatch(service: Service) -> Dispatch:
     """The routes that lines of a batch may name, behind all live requests."""
     aside = service.aside()
     return Dispatch(
-        {entry.path: functools.partial(_answer, entry.handler, aside) for entry in ROUTES if entry.batch}
+        {entry.path: functools.partial(_answer, entry.handler, aside) for entry in ROUTES if entry.batch},
+        service.health,
     )
 
 

@@ -94,7 +94,10 @@ def test_the_official_client_runs_a_batch(client: openai.OpenAI) -> None:
     ]
     rows[1]["body"] = {**rows[1]["body"], "temperature": 9}
     data = "\n".join(map(json.dumps, rows)).encode()
-    file = client.files.create(file=("rows.jsonl", data), purpose="batch")
+    file = client.files.create(
+        file=("rows.jsonl", data), purpose="batch", expires_after={"anchor": "created_at", "seconds": 7200}
+    )
+    assert file.expires_at == file.created_at + 7200
     assert client.files.wait_for_processing(file.id).status == "processed"
     assert client.files.content(file.id).content == data
     batch = client.batches.create(

@@ -290,6 +290,29 @@ async def test_a_busy_engine_is_asked_again(houses):
     assert line["response"]["status_code"] == 500
 
 
+async def test_a_dead_engine_ends_no_batch(houses):
+    """Its requests are not answered with errors: the next server asks them."""
+    house = houses()
+    client = Client(house)
+
+    async def sleep(seconds: float) -> None:
+        house.engine.sick = "gone for good"
+
+    house.service.batches.dispatch._sleep = sleep
+    house.engine.broken, house.engine.hold = EngineDead("gone"), -1
+    batch, other = await client.finished(request(0), request(1)), await client.finished(request(2))
+    assert batch["status"] == other["status"] == "in_progress" and batch["request_counts"]["failed"] == 0
+    assert (await client.ask("POST", f"{BATCHES}/{other['id']}/cancel")).status == 200
+    await house.service.batches.idle()
+    assert (await client.get(other["id"]))["status"] == "cancelled"
+    await house.service.batches.close()
+    second = houses()
+    second.service.batches.start()
+    await second.service.batches.idle()
+    batch = await Client(second).get(batch["id"])
+    assert batch["status"] == "completed" and batch["request_counts"]["completed"] == 2
+
+
 async def test_live_requests_do_not_queue_behind_batches(houses):
     house = houses(batch_rows=4)
     client = Client(house)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -140,7 +141,7 @@ async def test_bad_forms_name_the_field_and_leave_nothing(files, tmp_path, parts
     raw, headers = form(*parts)
     reply = await ask(house.app, "POST", FILES, raw=raw, headers=headers)
     assert reply.status in (400, 413) and reply.error["param"] == field and words in reply.error["message"]
-    assert house.service.files.quota.held("") == 0 and house.service.files.uploads == 0
+    assert house.service.files.quota.held("") == 0 and not +house.service.files.uploads
     assert not list((tmp_path / "files").rglob("*file-*"))
 
 
@@ -174,7 +175,7 @@ async def test_broken_bodies_are_refused(files):
     ):
         reply = await ask(house.app, "POST", FILES, raw=body, headers={"content-type": kind})
         assert reply.status == 400 and reply.error["message"] and reply.error["param"], (body[:20], kind)
-    assert house.service.files.uploads == 0 and house.service.files.quota.held("") == 0
+    assert not +house.service.files.uploads and house.service.files.quota.held("") == 0
 
 
 async def test_sizes_are_refused_before_they_are_read(files, tmp_path):
@@ -203,6 +204,36 @@ async def test_other_bodies_keep_their_own_limit(open_house, tmp_path):
     assert (await ask(house.app, "POST", "/v1/completions", raw=b"x" * 5000)).status == 413
 
 
+async def test_so_many_uploads_at_once(files):
+    house = files(keys=("one", "two"))
+    raw, kind = batch()
+    slow = []
+    for _ in range(16):
+        call = Call(house.app, "POST", FILES, raw=raw, headers={**kind, "Authorization": "Bearer one"})
+        call._inbox.get_nowait()
+        call._inbox.put_nowait({"type": "http.request", "body": raw[:500], "more_body": True})
+        slow.append(call)
+    while sum(house.service.files.uploads.values()) < 16:
+        await asyncio.sleep(0)
+    more = await upload(house, headers={"Authorization": "Bearer one"})
+    assert more.status == 503 and more.headers["retry-after"]
+    assert (await upload(house, headers={"Authorization": "Bearer two"})).status == 200  # not another's fault
+    for call in slow:
+        call.leave()
+        await call.started()
+        await call.ended()
+    assert (await upload(house, headers={"Authorization": "Bearer one"})).status == 200
+
+
+async def test_what_is_announced_is_refused_at_once(files):
+    house = files(max_files_bytes=200_000)
+    call = Call(house.app, "POST", FILES, raw=b"", headers={**batch()[1], "content-length": "300000"})
+    assert await call.started() == 413
+    assert [part async for part in call.parts()]
+    await call.ended()
+    assert house.service.files.quota.held("") == 0
+
+
 async def test_a_client_that_leaves_leaves_nothing(files, tmp_path):
     house = files()
     raw, headers = batch()
@@ -212,7 +243,7 @@ async def test_a_client_that_leaves_leaves_nothing(files, tmp_path):
     call.leave()
     assert await call.started() == 499
     await call.ended()
-    assert house.service.files.uploads == 0 and house.service.files.quota.held("") == 0
+    assert not +house.service.files.uploads and house.service.files.quota.held("") == 0
     assert not list((tmp_path / "files" / "partial").iterdir())
 
 

@@ -106,7 +106,7 @@ def uploaded(tmp_path_factory) -> Iterator[Callable[[bytes, str], Reply]]:
             ask(house.app, "POST", "/v1/files", raw=raw, headers={"content-type": kind})
         )
         files = house.service.files
-        assert files.uploads == 0 and not list((files.path / "partial").glob("*"))
+        assert not +files.uploads and not list((files.path / "partial").glob("*"))
         return reply
 
     yield send

@@ -106,8 +106,12 @@ class Batches:
 
     async def cancel(self, tenant: str, id: str) -> BatchObject:
         """UserError for a batch that is past it."""
-        batch = self._find(tenant, id).batch
+        record = self._find(tenant, id)
+        batch = record.batch
         if batch.status in ("validating", "in_progress"):
+            if id not in self._lives:  # it waits for a working engine
+                self.store.hold(batch.input_file_id)
+                self._begin(record)
             await self._lives[id].cancel()
         elif batch.status not in ("cancelling", "cancelled"):
             hint = "only a batch that is validating or in_progress can be cancelled"

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 from starlette.types import Message
 
+from octavo.core.errors import EngineDead
 from octavo.observe.log import request_id
 from octavo.server.batches.lines import Line, Response, Result, failed
 
@@ -28,10 +29,18 @@ _PAUSE = 30.0  # seconds at most between two tries
 
 
 class Dispatch:
-    """`table` maps a url to what answers it; errors come back as responses."""
+    """`table` maps a url to what answers it; errors come back as responses. `health` says why the
+    engine cannot serve, None while it can."""
 
-    def __init__(self, table: Mapping[str, Answer], *, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        table: Mapping[str, Answer],
+        health: Callable[[], str | None],
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
         self.table = table
+        self._health = health
         self._sleep = sleep
 
     @property
@@ -39,7 +48,8 @@ class Dispatch:
         return tuple(self.table)
 
     async def ask(self, line: Line, tenant: str) -> Result:
-        """The result of one line, whatever it holds. Only cancellation comes out as an exception."""
+        """The result of one line, whatever it holds. EngineDead when the engine is gone for good: that
+        is no answer, and the line is to be asked again another time."""
         if line.problem is not None:
             return failed(line, line.problem.code, line.problem.message)
         if (answer := self.table.get(line.url)) is None:
@@ -52,13 +62,15 @@ class Dispatch:
             request_id.reset(token)
 
     async def _patiently(self, answer: Answer, line: Line, tenant: str) -> HttpResponse:
-        for _ in range(_TRIES - 1):
+        for _ in range(_TRIES):
             response = await answer(_request(line, tenant))
             if response.status_code not in _AGAIN:
                 return response
             wanted = response.headers.get("retry-after", "1")
             await self._sleep(min(float(wanted) if wanted.isdecimal() else 1.0, _PAUSE))
-        return await answer(_request(line, tenant))
+        if (reason := self._health()) is not None:
+            raise EngineDead(reason)
+        return response
 
 
 def _request(line: Line, tenant: str) -> Request:

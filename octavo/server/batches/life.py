@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from octavo.core.errors import EngineError
+from octavo.core.errors import EngineDead, EngineError
 from octavo.server.batches.dispatch import Dispatch
 from octavo.server.batches.journal import Journal, write_lines
 from octavo.server.batches.lines import Line, Result, encode, failed, read_lines
@@ -66,6 +66,8 @@ class Life:
         """Goes on from the status that the record has."""
         try:
             await self._run()
+        except EngineDead as error:  # not the batch's fault: the next server goes on with it
+            _log.error("%s waits for a working engine: %s", self.batch.id, error)
         except Exception as error:
             _log.error("%s failed", self.batch.id, exc_info=error)
             self._path.unlink(missing_ok=True)
@@ -127,6 +129,8 @@ class Life:
                 work.cancel()
                 stop.cancel()
                 ended, _ = await asyncio.gather(work, stop, return_exceptions=True)
+        if isinstance(ended, EngineDead):
+            raise ended
         return ended if isinstance(ended, Exception) else None
 
     async def _finish(self, journal: Journal, error: Exception | None) -> None:
@@ -146,6 +150,7 @@ class Life:
             self.batch.errors = BatchProblems(data=[_told(error)])
         setattr(self.batch, f"{status}_at", self._means.store.now())
         await self._become(status)
+        _log.info("%s is %s: %d of %d answered", self.batch.id, status, counts.completed, counts.total)
 
     def _outcome(self, journal: Journal, error: Exception | None) -> Status:
         if self.batch.status == "cancelling":

@@ -23,6 +23,11 @@ class Quota:
             raise Problem(413, message, hint=hint, field="file")
         self.count(tenant, size)
 
+    def check(self, tenant: str, size: int) -> None:
+        """As `take`, without counting: for bytes that are announced."""
+        self.take(tenant, size)
+        self.count(tenant, -size)
+
     def count(self, tenant: str, size: int) -> None:
         """Counts bytes that are there, or, below zero, that have gone."""
         self._held[tenant] = self.held(tenant) + size

@@ -24,7 +24,7 @@ from octavo.server.files.quota import Quota
 from octavo.server.files.types import MOST_LISTED, FileObject
 from octavo.server.openai.errors import Problem
 
-_UPLOADS = 16  # at once; each holds a descriptor and grows without an announced size
+_UPLOADS = 16  # of one tenant at once; each holds a descriptor and grows without an announced size
 _DAY = 86400
 _PARTS = ("files", "partial", "batches")
 
@@ -47,7 +47,7 @@ class FileStore:
         self.config = config
         self.quota = Quota(config.max_files_bytes)
         self.clock = clock
-        self.uploads = 0
+        self.uploads: Counter[str] = Counter()
         self._folder: Folder | None = None
         self._index: dict[str, Stored] = {}
         self._held: Counter[str] = Counter()
@@ -104,8 +104,9 @@ class FileStore:
         """Room for a file that is about to come in. Overloaded when too many are doing so."""
         self.open()
         self.sweep()
-        if self.uploads >= _UPLOADS:
-            raise Overloaded(f"{_UPLOADS} uploads are in progress", hint="try again later", retry_after=2)
+        if self.uploads[tenant] >= _UPLOADS:
+            message = f"{_UPLOADS} uploads of yours are in progress"
+            raise Overloaded(message, hint="try again later", retry_after=2)
         if len(self.of(tenant)) >= MOST_LISTED:
             hint = "delete files that are done with"
             raise UserError(f"you have {MOST_LISTED} files, the limit", hint=hint, field="file")
@@ -200,7 +201,7 @@ class Upload:
         self._path = store.path / "partial" / self.id
         handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file: BinaryIO | None = os.fdopen(handle, "wb")
-        store.uploads += 1
+        store.uploads[tenant] += 1
 
     async def write(self, data: bytes) -> None:
         """Problem (413) at the first byte too many."""
@@ -233,7 +234,7 @@ class Upload:
         assert self._file is not None
         self._file.close()
         self._file = None
-        self._store.uploads -= 1
+        self._store.uploads[self._tenant] -= 1
 
 
 def _sync(file: BinaryIO) -> None:

@@ -33,6 +33,8 @@ class _File(msgspec.Struct):
 async def receive(store: FileStore, tenant: str, request: Request) -> Stored:
     """The file of one upload request, kept. Whatever goes wrong leaves nothing behind."""
     form = _Form(store, tenant)
+    announced = int(request.headers.get("content-length", 0))  # a number: the body limit has read it
+    store.quota.check(tenant, max(0, announced - FORM_ROOM))
     try:
         async for event in _events(request):
             await form.take(event)
