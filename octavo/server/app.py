@@ -92,7 +92,12 @@ ROUTES: tuple[Entry, ...] = (
     Entry("GET", "/v1/files", files.listing, Operation("your files", replies=(FileList,), query=FileQuery)),
     Entry("GET", "/v1/files/{file_id}", files.one, Operation("one file", None, (FileObject,))),
     Entry("DELETE", "/v1/files/{file_id}", files.delete, Operation("delete a file", None, (FileDeleted,))),
-    Entry("GET", "/v1/files/{file_id}/content", files.content, Operation("a file's bytes", binary=True)),
+    Entry(
+        "GET",
+        "/v1/files/{file_id}/content",
+        files.content,
+        Operation("a file's bytes", media="application/octet-stream"),
+    ),
     Entry(
         "POST",
         "/v1/batches",

@@ -21,16 +21,16 @@ class Operation(NamedTuple):
     request: type[msgspec.Struct] | None = None
     replies: tuple[type[msgspec.Struct], ...] = ()
     stream: tuple[type[msgspec.Struct], ...] = ()  # type of each server-sent event
-    form: type[msgspec.Struct] | None = None  # multipart/form-data instead of JSON
-    query: type[msgspec.Struct] | None = None
-    binary: bool = False  # the reply is bytes
+    query: type[msgspec.Struct] | None = None  # what may stand behind the "?"
+    form: type[msgspec.Struct] | None = None  # a multipart body; fields of type bytes are files
+    media: str = ""  # kind of a reply that is not JSON
 
 
 def schema(operations: Mapping[tuple[str, str], Operation], *, secured: bool) -> dict[str, Any]:
     """OpenAPI 3.1. `operations` by (method, path)."""
     kinds: list[type[msgspec.Struct]] = [ErrorReply]
     for operation in operations.values():
-        sent = (operation.request, operation.form, operation.query)
+        sent = (operation.request, operation.query)
         kinds += [k for k in (*sent, *operation.replies, *operation.stream) if k is not None]
     kinds = list(dict.fromkeys(kinds))
     refs, components = msgspec.json.schema_components(kinds, ref_template=_REF)
@@ -61,8 +61,8 @@ def _operation(path: str, operation: Operation, refs: Mapping[type, Any]) -> dic
         content["application/json"] = {"schema": _one_of(operation.replies, refs)}
     if operation.stream:
         content["text/event-stream"] = {"schema": _one_of(operation.stream, refs)}
-    if operation.binary:
-        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    if operation.media:
+        content[operation.media] = {"schema": {"type": "string", "format": "binary"}}
     failure = {"description": "error", "content": {"application/json": {"schema": refs[ErrorReply]}}}
     result: dict[str, Any] = {
         "summary": operation.summary,
@@ -72,7 +72,11 @@ def _operation(path: str, operation: Operation, refs: Mapping[type, Any]) -> dic
         body = {"application/json": {"schema": refs[operation.request]}}
         result["requestBody"] = {"required": True, "content": body}
     if operation.form is not None:
-        form = {"multipart/form-data": {"schema": refs[operation.form]}}
+        shape = msgspec.json.schema(operation.form)["$defs"][operation.form.__name__]
+        for field in msgspec.structs.fields(operation.form):
+            if field.type is bytes:
+                shape["properties"][field.encode_name] = {"type": "string", "format": "binary"}
+        form = {"multipart/form-data": {"schema": shape}}
         result["requestBody"] = {"required": True, "content": form}
     names = [part[1:-1].partition(":")[0] for part in path.split("/") if part.startswith("{")]
     if names:

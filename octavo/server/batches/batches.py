@@ -136,7 +136,10 @@ class Batches:
                 hint=f"use one of {', '.join(self.dispatch.endpoints)}",
                 field="endpoint",
             )
-        purpose = self.store.find(tenant, asked.input_file_id, "input_file_id").file.purpose
+        try:
+            purpose = self.store.find(tenant, asked.input_file_id).file.purpose
+        except NotFound as error:
+            raise UserError(error.message, hint=error.hint, field="input_file_id") from None
         if purpose != "batch":
             hint = "upload the requests with purpose 'batch'"
             raise UserError(f"the file's purpose is {purpose!r}", hint=hint, field="input_file_id")

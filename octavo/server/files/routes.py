@@ -7,8 +7,9 @@ from typing import Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
-from octavo.core.errors import NotFound
+from octavo.core.errors import UserError
 from octavo.server.body import reply
 from octavo.server.files import upload
 from octavo.server.files.types import FileDeleted, FileList, FileObject, FileQuery
@@ -49,12 +50,21 @@ async def content(service: Service, request: Request) -> Response:
     """The bytes as they came in. Never shown by a browser as a page."""
     file = service.files.find(request.scope["tenant"], request.path_params["file_id"]).file
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-    return FileResponse(
+    return _WholeFile(
         service.files.data(file.id),
         media_type="application/octet-stream",
         filename=f"{file.id}.jsonl",
         headers=headers,
     )
+
+
+class _WholeFile(FileResponse):
+    """Without ranges, whose refusals would not have our shape."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del self.headers["accept-ranges"]
+        asked = [(name, value) for name, value in scope["headers"] if name not in (b"range", b"if-range")]
+        await super().__call__({**scope, "headers": asked}, receive, send)
 
 
 async def delete(service: Service, request: Request) -> Response:
@@ -69,7 +79,9 @@ def page(items: Sequence[Item], after: str | None, limit: int) -> tuple[list[Ite
     if after is not None:
         at = next((n for n, item in enumerate(items) if item.id == after), None)
         if at is None:
-            raise NotFound(f"nothing is called {after[:80]!r}", hint="send an id of this list", field="after")
+            raise UserError(
+                f"nothing is called {after[:80]!r}", hint="send an id of this list", field="after"
+            )
         start = at + 1
     return list(items[start : start + limit]), start + limit < len(items)
 

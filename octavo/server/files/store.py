@@ -80,12 +80,12 @@ class FileStore:
 
     # -- reading --------------------------------------------------------------------------
 
-    def find(self, tenant: str, id: str, field: str = "file_id") -> Stored:
+    def find(self, tenant: str, id: str) -> Stored:
         """A tenant's file. NotFound for everything else, other tenants' files included."""
         self.look()
         found = self._index.get(id)
         if found is None or found.tenant != tenant or self._expired(found):
-            raise NotFound(f"there is no file {id[:80]!r}", hint="GET /v1/files lists yours", field=field)
+            raise NotFound(f"there is no file {id[:80]!r}", hint="GET /v1/files lists yours", field="file_id")
         return found
 
     def of(self, tenant: str) -> list[Stored]:

@@ -40,7 +40,7 @@ class FileDeleted(msgspec.Struct, kw_only=True):
 class FileForm(msgspec.Struct, kw_only=True):
     """The fields of an upload, sent as multipart/form-data."""
 
-    file: Annotated[str, msgspec.Meta(extra_json_schema={"format": "binary"})]
+    file: bytes
     purpose: Literal["batch"]
     expires_after_anchor: Literal["created_at"] | None = msgspec.field(
         default=None, name="expires_after[anchor]"

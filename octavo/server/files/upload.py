@@ -124,7 +124,7 @@ def _checked(fields: dict[str, str]) -> FileForm:
         hint = "'batch' is the one there is"
         raise UserError(f"purpose {fields['purpose'][:40]!r} does not exist here", hint=hint, field="purpose")
     try:
-        form = msgspec.convert({**fields, "file": ""}, FileForm, strict=False)
+        form = msgspec.convert({**fields, "file": b""}, FileForm, strict=False)
     except msgspec.ValidationError as error:
         hint = "anchor is 'created_at', seconds lie between 3600 and 2592000"
         raise UserError(f"expires_after: {error}", hint=hint, field="expires_after") from None
