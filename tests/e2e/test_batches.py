@@ -55,7 +55,8 @@ def killed_and_resumed(tmp_path: Path, count: int) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(b"".join(request(n) for n in range(count)))
     command = [*COMMAND, "-i", str(source), "-o", str(output)]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    slowly = [*command, "--batch-rows", "4"]  # so that there is time to kill it
+    first = subprocess.Popen(slowly, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: len(lines(output)) >= count // 2, first)
     kill(first)
     before = lines(output)
@@ -140,7 +141,7 @@ def test_a_killed_server_takes_its_batches_up_again(default_model: ModelFiles, t
     """The official client before and after; the output's lines are unique and complete."""
     count, folder = 150, tmp_path / "files"
     flags = ("--files-dir", str(folder), "--max-model-len", "512", "--disable-uvicorn-access-log")
-    with serve(*flags) as first, connected(first) as client:
+    with serve(*flags, "--batch-rows", "4") as first, connected(first) as client:
         file = client.files.create(
             file=("in.jsonl", b"".join(r for n in range(count) if b"chat" not in (r := request(n)))),
             purpose="batch",

@@ -10,7 +10,7 @@ import pytest
 from octavo.config.engine import EngineConfig
 from octavo.config.files import FilesConfig
 from octavo.config.serve import ServeConfig
-from octavo.core.errors import EngineDead, UserError
+from octavo.core.errors import EngineDead
 from octavo.server.files.store import FileStore
 from tests.server.asgi import Call, ask
 
@@ -284,7 +284,7 @@ def test_a_folder_that_is_not_private_is_refused(tmp_path):
     link.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "file").write_bytes(b"")
     for path in (open_to_all, link, tmp_path / "file"):
-        with pytest.raises(UserError, match="folder for files"):
+        with pytest.raises(EngineDead, match="folder for files"):
             FileStore(path, FilesConfig()).open()
     assert not (tmp_path / "elsewhere").exists()
     first, second = (FileStore(tmp_path / "good", FilesConfig()) for _ in range(2))

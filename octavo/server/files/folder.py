@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from octavo.core.errors import EngineDead, UserError
+from octavo.core.errors import EngineDead
 
 
 class Folder:
@@ -19,8 +19,8 @@ class Folder:
 
     @classmethod
     def open(cls, path: Path, *parts: str) -> Folder:
-        """The folder and its `parts`, made where they are missing. UserError when it is not private,
-        EngineDead (503) when another server uses it."""
+        """The folder and its `parts`, made where they are missing. EngineDead (503: no client can mend it)
+        when it is not private or another server uses it."""
         for one in (path, *(path / part for part in parts)):
             _make_private(one)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -43,11 +43,11 @@ def _make_private(path: Path) -> None:
         found = path.lstat()
     except OSError as error:
         hint = "name another folder with --files-dir"
-        raise UserError(f"the folder for files cannot be made: {error.strerror}", hint=hint) from None
+        raise EngineDead(f"the folder for files cannot be made: {error.strerror}", hint=hint) from None
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
     if not ours or found.st_mode & 0o077:
         hint = "it has to be a folder of your own with mode 0700; or name another with --files-dir"
-        raise UserError("the folder for files is open to others", hint=hint)
+        raise EngineDead("the folder for files is open to others", hint=hint)
 
 
 def write_whole(path: Path, data: bytes) -> None:
