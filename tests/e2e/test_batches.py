@@ -55,7 +55,7 @@ def killed_and_resumed(tmp_path: Path, count: int) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(b"".join(request(n) for n in range(count)))
     command = [*COMMAND, "-i", str(source), "-o", str(output)]
-    slowly = [*command, "--batch-rows", "4"]  # so that there is time to kill it
+    slowly = [*command, "--batch-rows", str(max(4, count // 60))]  # so that there is time to kill it
     first = subprocess.Popen(slowly, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: len(lines(output)) >= count // 2, first)
     kill(first)
