@@ -95,6 +95,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     adapter: str | None = None
     grammar: GrammarSpec | None = None
     priority: int = 0  # lower runs first under the priority policy
+    patient: bool = False  # comes after every request that is not, under any policy
     arrived: float = 0.0  # monotonic seconds
     salt: str = ""  # separates prefix caches (tenant, cache_salt)
     skip_cache: bool = False  # do not read the prefix cache (prompt log-probabilities)

@@ -48,10 +48,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a request says besides prompt and sampling. `tenant` keeps prefix caches of different
     keys apart; `strict` refuses a max_tokens that cannot fit instead of lowering it; `prompt_only`
     computes (and scores) the prompt and samples nothing; `truncate` keeps so many tokens of a
-    longer prompt, its last ones unless `truncate_side` is "right" (-1: what fits the context)."""
+    longer prompt, its last ones unless `truncate_side` is "right" (-1: what fits the context);
+    `patient` lets every other request go first."""
 
     id: str | None = None
     priority: int = 0
+    patient: bool = False
     tenant: str = ""
     cache_salt: str | None = None
     add_special: bool = True
@@ -277,6 +279,7 @@ class PromptBuilder:
             sampling=sampling,
             grammar=grammar,
             priority=checks.integer("priority", options.priority, -(1 << 31), checks.INT32),
+            patient=options.patient,
             arrived=self._clock(),
             salt=_salt(options),
             skip_cache=bool(params.skip_reading_prefix_cache),

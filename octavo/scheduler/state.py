@@ -12,6 +12,8 @@ from octavo.core.events import Timeline
 from octavo.core.request import EngineRequest, Finish, Sampling
 from octavo.scheduler.hashing import Chain
 
+_PATIENCE = 1 << 33  # more than any two priorities lie apart
+
 
 class Limits(NamedTuple):
     """Sizes the scheduler keeps to."""
@@ -93,6 +95,7 @@ class RequestState:
             if limit - prompt < sampling.max_tokens:
                 sampling = msgspec.structs.replace(sampling, max_tokens=max(0, limit - prompt))
         priority = request.priority if limits.policy == "priority" else 0
+        priority += _PATIENCE if request.patient else 0
         return cls(
             request=request,
             id=request.id,

@@ -14,6 +14,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from octavo.server import admin, openapi, tokenize
+from octavo.server.batches import routes as batches
+from octavo.server.batches.batches import Batches
+from octavo.server.batches.dispatch import Dispatch
+from octavo.server.batches.types import BatchList, BatchObject, BatchQuery, BatchRequest
+from octavo.server.files import routes as files
+from octavo.server.files.types import FileDeleted, FileForm, FileList, FileObject, FileQuery
+from octavo.server.files.upload import FORM_ROOM
 from octavo.server.middleware.auth import Auth
 from octavo.server.middleware.cors import cors
 from octavo.server.middleware.drain import Drain
@@ -52,6 +59,7 @@ class Entry(NamedTuple):
     path: str
     handler: Handler
     operation: Operation
+    batch: bool = False  # whether lines of a batch may name it
 
 
 ROUTES: tuple[Entry, ...] = (
@@ -62,12 +70,14 @@ ROUTES: tuple[Entry, ...] = (
         "/v1/chat/completions",
         chat.create,
         Operation("answer a conversation", ChatRequest, (ChatReply,), (ChatChunk,)),
+        batch=True,
     ),
     Entry(
         "POST",
         "/v1/completions",
         completions.create,
         Operation("continue one text or several", CompletionRequest, (CompletionReply,), (CompletionChunk,)),
+        batch=True,
     ),
     Entry(
         "POST", "/tokenize", tokenize.tokenize, Operation("text to ids", TokenizeRequest, (TokenizeReply,))
@@ -77,6 +87,35 @@ ROUTES: tuple[Entry, ...] = (
         "/detokenize",
         tokenize.detokenize,
         Operation("ids to text", DetokenizeRequest, (DetokenizeReply,)),
+    ),
+    Entry("POST", "/v1/files", files.create, Operation("keep a file", replies=(FileObject,), form=FileForm)),
+    Entry("GET", "/v1/files", files.listing, Operation("your files", replies=(FileList,), query=FileQuery)),
+    Entry("GET", "/v1/files/{file_id}", files.one, Operation("one file", None, (FileObject,))),
+    Entry("DELETE", "/v1/files/{file_id}", files.delete, Operation("delete a file", None, (FileDeleted,))),
+    Entry(
+        "GET",
+        "/v1/files/{file_id}/content",
+        files.content,
+        Operation("a file's bytes", media="application/octet-stream"),
+    ),
+    Entry(
+        "POST",
+        "/v1/batches",
+        batches.create,
+        Operation("answer a file of requests", BatchRequest, (BatchObject,)),
+    ),
+    Entry(
+        "GET",
+        "/v1/batches",
+        batches.listing,
+        Operation("your batches", replies=(BatchList,), query=BatchQuery),
+    ),
+    Entry("GET", "/v1/batches/{batch_id}", batches.one, Operation("one batch", None, (BatchObject,))),
+    Entry(
+        "POST",
+        "/v1/batches/{batch_id}/cancel",
+        batches.cancel,
+        Operation("end a batch early", None, (BatchObject,)),
     ),
     Entry("GET", "/health", admin.health, Operation("200 while idle or progressing, 503 otherwise")),
     Entry("GET", "/ping", admin.health, Operation("the same as /health")),
@@ -95,8 +134,9 @@ def build(service: Service) -> Starlette:
         Middleware(cors, config=serve),  # answers preflight requests, which carry no key
         Middleware(Auth, keys=serve.api_key),
         Middleware(Drain, traffic=service.traffic),
-        Middleware(BodyLimit, most=serve.max_body_bytes),
+        Middleware(BodyLimit, most=serve.max_body_bytes, larger={"/v1/files": _largest_form(service)}),
     ]
+    service.batches = Batches(service.files, dispatch(service), batch_rows(service), serve.max_body_bytes)
     routes = [
         Route(entry.path, functools.partial(_answer, entry.handler, service), methods=[entry.method])
         for entry in ROUTES
@@ -110,6 +150,25 @@ def build(service: Service) -> Starlette:
     )
     app.router.redirect_slashes = False  # a redirect would be built from the client's Host header
     return app
+
+
+def dispatch(service: Service) -> Dispatch:
+    """The routes that lines of a batch may name, behind all live requests."""
+    aside = service.aside()
+    return Dispatch(
+        {entry.path: functools.partial(_answer, entry.handler, aside) for entry in ROUTES if entry.batch},
+        service.health,
+    )
+
+
+def batch_rows(service: Service) -> int:
+    """How many requests of batches may be in the engine at once."""
+    wanted, rows = service.config.files.batch_rows, service.ready.cache.max_rows
+    return max(1, rows * 3 // 4) if wanted is None else wanted
+
+
+def _largest_form(service: Service) -> int:
+    return service.config.files.max_file_bytes + FORM_ROOM
 
 
 async def _answer(handler: Handler, service: Service, request: Request) -> Response:

@@ -21,19 +21,28 @@ class Operation(NamedTuple):
     request: type[msgspec.Struct] | None = None
     replies: tuple[type[msgspec.Struct], ...] = ()
     stream: tuple[type[msgspec.Struct], ...] = ()  # type of each server-sent event
+    query: type[msgspec.Struct] | None = None  # what may stand behind the "?"
+    form: type[msgspec.Struct] | None = None  # a multipart body; fields of type bytes are files
+    media: str = ""  # kind of a reply that is not JSON
 
 
 def schema(operations: Mapping[tuple[str, str], Operation], *, secured: bool) -> dict[str, Any]:
     """OpenAPI 3.1. `operations` by (method, path)."""
     kinds: list[type[msgspec.Struct]] = [ErrorReply]
     for operation in operations.values():
-        kinds += [k for k in (operation.request, *operation.replies, *operation.stream) if k is not None]
+        sent = (operation.request, operation.query)
+        kinds += [k for k in (*sent, *operation.replies, *operation.stream) if k is not None]
     kinds = list(dict.fromkeys(kinds))
     refs, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     by_kind = dict(zip(kinds, refs, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for (method, path), operation in operations.items():
         paths.setdefault(path, {})[method.lower()] = _operation(path, operation, by_kind)
+        if operation.query is not None:
+            shape = components[operation.query.__name__]["properties"]
+            paths[path][method.lower()]["parameters"] = [
+                {"name": name, "in": "query", "schema": part} for name, part in shape.items()
+            ]
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "Octavo", "version": octavo.__version__},
@@ -52,6 +61,8 @@ def _operation(path: str, operation: Operation, refs: Mapping[type, Any]) -> dic
         content["application/json"] = {"schema": _one_of(operation.replies, refs)}
     if operation.stream:
         content["text/event-stream"] = {"schema": _one_of(operation.stream, refs)}
+    if operation.media:
+        content[operation.media] = {"schema": {"type": "string", "format": "binary"}}
     failure = {"description": "error", "content": {"application/json": {"schema": refs[ErrorReply]}}}
     result: dict[str, Any] = {
         "summary": operation.summary,
@@ -60,6 +71,13 @@ def _operation(path: str, operation: Operation, refs: Mapping[type, Any]) -> dic
     if operation.request is not None:
         body = {"application/json": {"schema": refs[operation.request]}}
         result["requestBody"] = {"required": True, "content": body}
+    if operation.form is not None:
+        shape = msgspec.json.schema(operation.form)["$defs"][operation.form.__name__]
+        for field in msgspec.structs.fields(operation.form):
+            if field.type is bytes:
+                shape["properties"][field.encode_name] = {"type": "string", "format": "binary"}
+        form = {"multipart/form-data": {"schema": shape}}
+        result["requestBody"] = {"required": True, "content": form}
     names = [part[1:-1].partition(":")[0] for part in path.split("/") if part.startswith("{")]
     if names:
         result["parameters"] = [

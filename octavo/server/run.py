@@ -13,7 +13,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import uvicorn
@@ -71,27 +71,37 @@ async def serve(config: EngineConfig, files: ModelFiles, *, progress: Progress, 
     Formats.of(config.serve, None)  # a wrong name is told before weights are loaded
     stop = Stop()
     with stop.listening(), contextlib.closing(listen(config.serve.host, config.serve.port)) as listener:
-        client = CoreClient(config, files)
-        loading = asyncio.to_thread(load_text, config.model, files)
         try:
-            text, ready = await _unless(stop, _both(loading, client.start(progress)))
-            builder = PromptBuilder.of(config, text, ready)
-            service = Service(config, files, ready, client, Front(client, builder), builder)
-            facts = Serving(
-                url=_url(config, listener),
-                model=service.names[0],
-                ready=ready,
-                queue=service.gate.most,
-                seconds=time.monotonic() - started,
-                chat=text.template is not None,
-            )
-            gc.collect()
-            gc.freeze()  # what was loaded lives as long as the process: no full sweeps over it
-            await answer(service, listener, stop, lambda: announce(facts))
-        except _Stopped:
+            async with opened(config, files, progress, stop) as service:
+                facts = Serving(
+                    url=_url(config, listener),
+                    model=service.names[0],
+                    ready=service.ready,
+                    queue=service.gate.most,
+                    seconds=time.monotonic() - started,
+                    chat=service.builder.template is not None,
+                )
+                await answer(service, listener, stop, lambda: announce(facts))
+        except Stopped:
             _log.info("stopped while starting")
-        finally:
-            await client.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    config: EngineConfig, files: ModelFiles, progress: Progress, stop: Stop
+) -> AsyncIterator[Service]:
+    """An engine and what surrounds it, without a socket. Stopped when a signal comes first."""
+    client = CoreClient(config, files)
+    loading = asyncio.to_thread(load_text, config.model, files)
+    try:
+        text, ready = await _unless(stop, _both(loading, client.start(progress)))
+        builder = PromptBuilder.of(config, text, ready)
+        service = Service(config, files, ready, client, Front(client, builder), builder)
+        gc.collect()
+        gc.freeze()  # what was loaded lives as long as the process: no full sweeps over it
+        yield service
+    finally:
+        await client.close()
 
 
 async def answer(service: Service, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
@@ -101,9 +111,11 @@ async def answer(service: Service, listener: socket.socket, stop: Stop, announce
     if not service.config.observe.disable_log_stats:
         ticker = Ticker(service.meter, lambda: service.client.stats)
         background.append(asyncio.ensure_future(ticker.run(_TICK)))
+    service.batches.start()
     try:
         await server.serve(sockets=[listener])
     finally:
+        await service.batches.close()
         await _cancel(background)
         service.close()
 
@@ -149,7 +161,7 @@ class Stop:
                 loop.remove_signal_handler(name)
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """A signal came before the server was up."""
 
 
@@ -191,12 +203,12 @@ def _url(config: EngineConfig, listener: socket.socket) -> str:
 
 
 async def _unless(stop: Stop, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; _Stopped when a signal comes first."""
+    """The result of `work`; Stopped when a signal comes first."""
     task, asked = asyncio.ensure_future(work), asyncio.ensure_future(stop.asked.wait())
     try:
         await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise _Stopped
+            raise Stopped
         return task.result()
     finally:
         await _cancel([task, asked])

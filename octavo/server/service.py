@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import octavo
 from octavo.config.engine import EngineConfig
+from octavo.config.env import octavo_home
 from octavo.core.errors import NotFound, UserError
 from octavo.core.events import CoreStats
 from octavo.core.facts import ModelFiles, Ready
@@ -19,8 +22,12 @@ from octavo.front.service import Front
 from octavo.front.speech import Formats
 from octavo.observe.meter import Meter
 from octavo.observe.prometheus import Exposition
-from octavo.server.gate import Gate
+from octavo.server.files.store import FileStore
+from octavo.server.gate import Gate, OpenGate
 from octavo.server.middleware.drain import Traffic
+
+if TYPE_CHECKING:
+    from octavo.server.batches.batches import Batches
 
 T = TypeVar("T")
 
@@ -61,6 +68,8 @@ class Service:
         self.created = int(time.time())
         self.gate = Gate(config.schedule.max_queue)
         self.traffic = Traffic()
+        self.files = FileStore(_folder(config), config.files)
+        self.batches: Batches  # set by whoever knows the routes, which know services
         self.meter = Meter(ready.max_model_len)
         self.fingerprint = _fingerprint(files, ready)
         self.exposition = Exposition(
@@ -97,8 +106,20 @@ class Service:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    def aside(self) -> Service:
+        """This service with a queue of its own: what goes through it takes no place from live requests."""
+        other = copy.copy(self)
+        other.gate = OpenGate(self.gate.most)
+        return other
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _folder(config: EngineConfig) -> Path:
+    """A folder for each port, so that two servers on one machine do not meet."""
+    named = config.files.files_dir
+    return Path(named).expanduser() if named else octavo_home() / "files" / str(config.serve.port)
 
 
 def _fingerprint(files: ModelFiles, ready: Ready) -> str:

@@ -132,6 +132,7 @@ def _request(rng: random.Random, name: str, prompt: tuple[int, ...]) -> EngineRe
         "priority": rng.randint(0, 2),
         "salt": rng.choice(("", "", "", "tenant")),
     }
+    base["patient"] = base["seed"] % 4 == 0
     if rng.random() < 0.05:
         return EngineRequest(pooling=Pooling(), **base)
     sampling = Sampling(
@@ -162,6 +163,7 @@ def _child(rng: random.Random, first: EngineRequest, index: int) -> EngineReques
         pooling=first.pooling,
         grammar=first.grammar,
         priority=first.priority,
+        patient=first.patient,
         salt=first.salt,
     )
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -171,6 +175,10 @@ class House:
         context: int = CONTEXT,
     ) -> None:
         config = config or EngineConfig()
+        if config.files.files_dir is None:  # made only when a test keeps files
+            folder = Path(tempfile.gettempdir()) / f"octavo-house-{uuid.uuid4().hex}"
+            files = dataclasses.replace(config.files, files_dir=str(folder))
+            config = dataclasses.replace(config, files=files)
         tokenizer = make_tokenizer()
         self.tokenizer = tokenizer
         self.engine = FakeEngine(tokenizer, say)

@@ -137,3 +137,9 @@ async def test_openapi_describes_every_route(guarded):
             assert ref.endswith(f"/{name}")
             fields = document["components"]["schemas"][name]["properties"]
             assert set(fields) == set(entry.operation.request.__struct_fields__)
+        if entry.operation.form is not None:
+            form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+            assert form["properties"]["file"]["format"] == "binary" and "purpose" in form["required"]
+        if entry.operation.query is not None:
+            named = {one["name"] for one in operation["parameters"] if one["in"] == "query"}
+            assert named == set(entry.operation.query.__struct_fields__)

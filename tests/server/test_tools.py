@@ -248,7 +248,8 @@ async def test_a_form_the_client_asked_for_stands_beside_tools_it_may_call(house
     house = house_that("12", reasoning_parser="none")
     strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
     assert (await ask(house.app, "POST", CHAT, body(tools=[strict]))).status == 200
-    assert grammar_of(house)["tags"][0]["content"]["json_schema"] == WEATHER["function"]["parameters"]
+    held = grammar_of(house)["tags"][0]["content"]["json_schema"]
+    assert held == {**WEATHER["function"]["parameters"], "additionalProperties": False}
     assert (
         await ask(house.app, "POST", CHAT, body(tools=[strict], structured_outputs={"regex": "[0-9]+"}))
     ).status == 200

@@ -65,6 +65,7 @@ def options(request: Request, body: CompletionRequest | ChatRequest, id: str, **
     return Options(
         id=id,
         priority=body.priority or 0,
+        patient=request.scope.get("patient", False),
         tenant=request.scope["tenant"],
         cache_salt=body.cache_salt,
         truncate=body.truncate_prompt_tokens,

@@ -183,7 +183,7 @@ def test_what_must_be_called_is_constrained_in_a_format_that_is_read(format):
                 (name, '{"city":"a"}')
             ]
         schema = found[0]["content"]["json_schema"]
-        assert schema == {"type": "object", **WEATHER.parameters}
+        assert schema == {"type": "object", **WEATHER.parameters, "additionalProperties": False}
     empty = tags(plan(Formats(format), use("required")))[1]["content"]["json_schema"]
     assert empty["properties"] == {} and empty["additionalProperties"] is False
 
@@ -192,7 +192,10 @@ def test_strict_tools_are_enforced_where_the_model_chooses():
     asked = use(tools=(WEATHER._replace(strict=True), GO._replace(parameters=WEATHER.parameters)))
     made = plan(Formats("hermes"), asked)
     schemas = [tag["content"]["json_schema"] for tag in tags(made)]
-    assert schemas == [{"type": "object", **WEATHER.parameters}, {"type": "object"}]
+    assert schemas == [
+        {"type": "object", **WEATHER.parameters, "additionalProperties": False},
+        {"type": "object"},
+    ]
 
 
 # -- tools --------------------------------------------------------------------------------
