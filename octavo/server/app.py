@@ -14,10 +14,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from octavo.server import admin, openapi, tokenize
+from octavo.server.middleware.audit import Audit
 from octavo.server.middleware.auth import Auth
 from octavo.server.middleware.cors import cors
 from octavo.server.middleware.drain import Drain
 from octavo.server.middleware.limits import BodyLimit
+from octavo.server.middleware.quota import QuotaGate
 from octavo.server.middleware.request_id import RequestId
 from octavo.server.openai import chat, completions, models
 from octavo.server.openai.errors import handle
@@ -92,8 +94,10 @@ def build(service: Service) -> Starlette:
     serve = service.config.serve
     middleware = [
         Middleware(RequestId, answer=serve.enable_request_id_headers),
+        Middleware(Audit, log=service.audit, bodies=serve.audit_bodies),
         Middleware(cors, config=serve),  # answers preflight requests, which carry no key
-        Middleware(Auth, keys=serve.api_key),
+        Middleware(Auth, ring=service.ring),
+        Middleware(QuotaGate),
         Middleware(Drain, traffic=service.traffic),
         Middleware(BodyLimit, most=serve.max_body_bytes),
     ]
@@ -102,7 +106,7 @@ def build(service: Service) -> Starlette:
         for entry in ROUTES
     ]
     if not serve.disable_fastapi_docs:
-        routes += _docs(bool(serve.api_key))
+        routes += _docs(service.ring.closed)
     app = Starlette(
         routes=routes,
         middleware=middleware,
