@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, NamedTuple
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from octavo.config.serve import ServeConfig
 from octavo.server.openai.errors import Problem, describe
@@ -58,6 +58,7 @@ class Bounded(HttpToolsProtocol):
         self._idle = 0  # bytes that brought neither a complete head nor a piece of a body
         self._moved = False
         self._refused: Problem | None = None
+        self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the one read last
         self._patience: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -74,6 +75,9 @@ class Bounded(HttpToolsProtocol):
         for timer in (self._patience, self._unread):
             if timer is not None:
                 timer.cancel()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -138,6 +142,10 @@ class Bounded(HttpToolsProtocol):
             self._stop_waiting()
             super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     # -- refusals -------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
@@ -153,13 +161,14 @@ class Bounded(HttpToolsProtocol):
         self._refused = problem
         self._stop_waiting()
         if not self.transport.is_closing():
-            if self._at_rest() or not self.cycle.response_started:
+            running = self._answering
+            if running is None or running.response_complete or not running.response_started:
                 self.transport.write(_answer(problem))
             self.transport.close()
 
     def _at_rest(self) -> bool:
         """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        return self._answering is None or self._answering.response_complete
 
     def _wait(self, seconds: float, what: str) -> None:
         self._stop_waiting()
