@@ -32,6 +32,7 @@ from octavo.server.openai.types import (
     CompletionRequest,
     DetokenizeReply,
     DetokenizeRequest,
+    LoadReply,
     ModelCard,
     ModelList,
     TokenizeReply,
@@ -80,12 +81,14 @@ ROUTES: tuple[Entry, ...] = (
         tokenize.detokenize,
         Operation("ids to text", DetokenizeRequest, (DetokenizeReply,)),
     ),
-    Entry("GET", "/health", admin.health, Operation("200 while idle or progressing, 503 otherwise")),
+    Entry(
+        "GET", "/health", admin.health, Operation("200 while idle or progressing, 503 otherwise", open=True)
+    ),
     Entry("GET", "/ping", admin.health, Operation("the same as /health")),
     Entry("POST", "/ping", admin.health, Operation("the same as /health")),
     Entry("GET", "/version", admin.version, Operation("the version", None, (VersionReply,))),
-    Entry("GET", "/load", admin.load, Operation("rows open now")),
-    Entry("GET", "/metrics", admin.metrics, Operation("metrics in Prometheus' format")),
+    Entry("GET", "/load", admin.load, Operation("rows open now", None, (LoadReply,))),
+    Entry("GET", "/metrics", admin.metrics, Operation("metrics in Prometheus' format", media="text/plain")),
 )
 
 
@@ -101,12 +104,11 @@ def build(service: Service) -> Starlette:
         Middleware(Drain, traffic=service.traffic),
         Middleware(BodyLimit, most=serve.max_body_bytes),
     ]
+    entries = ROUTES if serve.disable_fastapi_docs else (*ROUTES, *_DOCS)
     routes = [
         Route(entry.path, functools.partial(_answer, entry.handler, service), methods=[entry.method])
-        for entry in ROUTES
+        for entry in entries
     ]
-    if not serve.disable_fastapi_docs:
-        routes += _docs(service.ring.closed)
     app = Starlette(
         routes=routes,
         middleware=middleware,
@@ -126,15 +128,21 @@ async def _answer(handler: Handler, service: Service, request: Request) -> Respo
         return await handle(request, error)
 
 
-def _docs(secured: bool) -> list[Route]:
-    operations = {(entry.method, entry.path.replace(":path}", "}")): entry.operation for entry in ROUTES}
-    document = openapi.schema(operations, secured=secured)
-    text = openapi.page(operations)
+def operations() -> dict[tuple[str, str], Operation]:
+    """What the document describes: every route, those that show it among them."""
+    return {(entry.method, entry.path): entry.operation for entry in (*ROUTES, *_DOCS)}
 
-    async def as_json(request: Request) -> Response:
-        return JSONResponse(document)
 
-    async def as_page(request: Request) -> Response:
-        return HTMLResponse(text)
+async def _as_json(service: Service, request: Request) -> Response:
+    return JSONResponse(openapi.schema(operations(), secured=service.ring.closed))
 
-    return [Route("/openapi.json", as_json), Route("/docs", as_page), Route("/redoc", as_page)]
+
+async def _as_page(service: Service, request: Request) -> Response:
+    return HTMLResponse(openapi.page(operations()))
+
+
+_DOCS: tuple[Entry, ...] = (
+    Entry("GET", "/openapi.json", _as_json, Operation("this document", media="application/json")),
+    Entry("GET", "/docs", _as_page, Operation("this list for people", media="text/html")),
+    Entry("GET", "/redoc", _as_page, Operation("this list for people", media="text/html")),
+)
