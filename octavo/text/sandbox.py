@@ -10,7 +10,7 @@ import datetime
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import BuiltinMethodType
 from typing import Any
 
@@ -79,6 +79,8 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters["_joined"] = _joined
         self.filters["_bounded"] = _bounded
         self.filters["join"] = _join
+        self.filters["string"] = _string
+        self.finalize = _shown
         self.filters["replace"] = _replace
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
@@ -131,10 +133,10 @@ def _counted(context: Context, values: Iterable[Any]) -> Iterator[Any]:
 
 @jinja2.pass_context
 def _joined(context: Context, values: list[Any]) -> str:
-    parts = [str(value) for value in values]
     limits = context.get(_LIMITS)
     if limits is not None:
-        limits.size(sum(map(len, parts)))
+        limits.size(_weight(values))
+    parts = [str(value) for value in values]
     return "".join(parts)
 
 
@@ -143,7 +145,7 @@ def _product_size(operator: str, left: Any, right: Any) -> int:
     if operator == "+":
         return _length(left) + _length(right)
     if operator == "*":
-        return max(_length(left), 1) * _factor(right) if _length(left) else _length(right) * _factor(left)
+        return max(_weight(left), 1) * _factor(right) if _length(left) else _weight(right) * _factor(left)
     if operator == "**":
         return _factor(right) * max(_factor(left).bit_length(), 1)
     return MOST_CHARACTERS + 1 if isinstance(left, str) and _WIDE.search(left) else 0
@@ -151,6 +153,34 @@ def _product_size(operator: str, left: Any, right: Any) -> int:
 
 def _length(value: Any) -> int:
     return len(value) if isinstance(value, str | list | tuple) else 0
+
+
+def _weight(value: Any) -> int:
+    """Characters that `value` has when it is written out, about; stops counting above the limit. One
+    text may stand in a list a million times, and lists in lists: small until somebody writes them out."""
+    total, left = 0, [value]
+    while left and total <= MOST_CHARACTERS:
+        one = left.pop()
+        if isinstance(one, Mapping):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
+        total += _length(one) + 1
+    return total
+
+
+@jinja2.pass_context
+def _shown(context: Context, value: Any) -> Any:
+    """Stands before everything that is written into the prompt."""
+    limits = context.get(_LIMITS)
+    if limits is not None and isinstance(value, list | tuple | Mapping):
+        limits.size(_weight(value))
+    return value
+
+
+@jinja2.pass_context
+def _string(context: Context, value: Any) -> str:
+    return str(_shown(context, value))
 
 
 def _factor(value: Any) -> int:
@@ -204,7 +234,9 @@ def _replace(context: Context, text: Any, old: Any, new: Any, count: int = -1) -
     return str(text).replace(str(old), str(new), -1 if count is None else count)
 
 
+@jinja2.pass_context
 def _tojson(
+    context: Context,
     value: Any,
     ensure_ascii: bool = False,
     indent: int | None = None,
@@ -213,7 +245,11 @@ def _tojson(
 ) -> str:
     """Plain JSON: Jinja's own escapes <, > and & for HTML."""
     return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        _shown(context, value),
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
     )
 
 
