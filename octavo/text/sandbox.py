@@ -25,6 +25,10 @@ from octavo.core.errors import UserError
 MOST_SECONDS = 5.0
 MOST_CHARACTERS = 32 << 20  # of a rendered prompt, or of anything built on the way
 _WIDE = re.compile(r"\d{5,}|\*")  # a width in a % format
+_WRITING = frozenset(
+    "capitalize center e escape forceescape format indent lower pprint replace safe string striptags title "
+    "tojson trim truncate upper urlencode urlize wordcount wordwrap xmlattr".split()
+)  # filters that write out what they are given, lists too
 _LIMITS = "_limits"  # users cannot set names that begin with "_"
 
 
@@ -79,7 +83,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters["_joined"] = _joined
         self.filters["_bounded"] = _bounded
         self.filters["join"] = _join
-        self.filters["string"] = _string
+        self.filters["_shown"] = _shown
         self.finalize = _shown
         self.filters["replace"] = _replace
         self.globals["raise_exception"] = _raise_exception
@@ -93,6 +97,8 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             joint.nodes = [_filtered(nodes.List(list(joint.nodes)), "_joined")]
         for used in list(tree.find_all(nodes.Filter)):
             used.args = [_filtered(arg, "_bounded") for arg in used.args]
+            if used.name in _WRITING and used.node is not None:
+                used.node = _filtered(used.node, "_shown")
         return tree
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -178,11 +184,6 @@ def _shown(context: Context, value: Any) -> Any:
     return value
 
 
-@jinja2.pass_context
-def _string(context: Context, value: Any) -> str:
-    return str(_shown(context, value))
-
-
 def _factor(value: Any) -> int:
     return abs(int(value)) if isinstance(value, int | float) else 0
 
@@ -203,7 +204,7 @@ def _replaced_size(text: str, old: Any, new: Any) -> int:
 
 
 def _joined_size(separator: str, values: Iterable[Any]) -> int:
-    return sum(len(separator) + _length(value) for value in values)
+    return sum(len(separator) + _weight(value) for value in values)
 
 
 @jinja2.pass_context
@@ -234,9 +235,7 @@ def _replace(context: Context, text: Any, old: Any, new: Any, count: int = -1) -
     return str(text).replace(str(old), str(new), -1 if count is None else count)
 
 
-@jinja2.pass_context
 def _tojson(
-    context: Context,
     value: Any,
     ensure_ascii: bool = False,
     indent: int | None = None,
@@ -245,7 +244,7 @@ def _tojson(
 ) -> str:
     """Plain JSON: Jinja's own escapes <, > and & for HTML."""
     return json.dumps(
-        _shown(context, value),
+        value,
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators,

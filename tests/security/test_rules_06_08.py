@@ -135,6 +135,8 @@ TEMPLATES = [
     "{% set a = ['x' * 999999] %}{% set b = [a] * 999 %}{% set c = [b] * 999 %}{{ c }}",
     "{% set a = ['x' * 9999] * 999 %}{% set b = [a, a, a, a, a, a, a, a, a] %}{{ [b, b, b, b, b]|tojson }}",
     "{% set a = ['x' * 9999] * 999 %}{% set b = [a, a, a, a, a, a, a, a, a] %}{{ (b|string)|length }}",
+    "{% set a = ['x' * 9999] * 999 %}{{ [[a, a, a, a, a, a, a, a, a]]|join|length }}",
+    "{% set a = ['x' * 9999] * 999 %}{{ [a, a, a, a, a, a, a, a, a]|upper|length }}",
     "{% set a = ['x' * 9999] * 999 %}{{ ([a, a, a, a, a, a, a, a, a] ~ '')|length }}",
     "{% for a in range(10**9) %}{% endfor %}",
     "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}",
