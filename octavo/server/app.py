@@ -9,7 +9,7 @@ from typing import NamedTuple
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -122,7 +122,7 @@ async def _answer(handler: Handler, service: Service, request: Request) -> Respo
     """Turns every error into a reply here, inside all middleware."""
     try:
         return await handler(service, request)
-    except ClientGone:
+    except (ClientGone, ClientDisconnect):
         return Response(status_code=_CLIENT_GONE)  # for the log; nobody reads it
     except Exception as error:
         return await handle(request, error)

@@ -54,6 +54,16 @@ async def test_a_client_that_leaves_before_the_first_byte(house):
     assert house.service.gate.open == 0
 
 
+async def test_a_client_that_leaves_within_its_body_is_no_fault_of_ours(house, caplog):
+    call = Call(house.app, "POST", TEXT, raw=b"")
+    call._inbox.get_nowait()
+    call._inbox.put_nowait({"type": "http.request", "body": b'{"model":', "more_body": True})
+    call.leave()
+    assert await call.started() == 499  # for the log alone
+    await call.ended()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_long_waits_send_comments(open_house):
     house = open_house(config=EngineConfig(serve=ServeConfig(heartbeat=0.1)))
     house.engine.hold = 0
