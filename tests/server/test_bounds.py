@@ -138,7 +138,8 @@ async def test_a_slow_head_is_closed_however_steadily_it_comes(open_house):
                 writer.write(b"X: y\r\n")
                 await writer.drain()
                 await asyncio.wait([answer], timeout=0.02)
-        assert status(await answer) == 408
+        with contextlib.suppress(ConnectionError):  # reset, where another header came too late
+            assert status(await answer) == 408
         writer.close()
 
 
