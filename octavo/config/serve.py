@@ -65,6 +65,9 @@ class ServeConfig:
     allow_credentials: bool = option(False, "CORS credentials", serve_only=True)
     root_path: str = option("", "path prefix a proxy strips", serve_only=True)
     max_body_bytes: int = option(16 << 20, "largest request body", low=1024, kind="size", serve_only=True)
+    max_bodies_bytes: int = option(
+        512 << 20, "bodies of all open requests together", low=1024, kind="size", serve_only=True
+    )
     max_header_bytes: int = option(
         64 << 10, "largest request line and headers together", low=1024, kind="size", serve_only=True
     )

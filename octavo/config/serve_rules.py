@@ -70,4 +70,13 @@ def bodies_need_a_log(serve: ServeConfig) -> None:
         raise UserError("audit_bodies needs audit_log", hint="add --audit-log FILE", field="audit_bodies")
 
 
-RULES = (origins, credentials_need_origins, names, certificate, authorities, bodies_need_a_log)
+def one_body_fits(serve: ServeConfig) -> None:
+    if serve.max_body_bytes > serve.max_bodies_bytes:
+        raise UserError(
+            f"max_body_bytes {serve.max_body_bytes} is above max_bodies_bytes {serve.max_bodies_bytes}",
+            hint="raise --max-bodies-bytes to several times --max-body-bytes",
+            field="max_bodies_bytes",
+        )
+
+
+RULES = (origins, credentials_need_origins, names, certificate, authorities, bodies_need_a_log, one_body_fits)

@@ -102,7 +102,7 @@ def build(service: Service) -> Starlette:
         Middleware(Auth, ring=service.ring),
         Middleware(QuotaGate),
         Middleware(Drain, traffic=service.traffic),
-        Middleware(BodyLimit, most=serve.max_body_bytes),
+        Middleware(BodyLimit, most=serve.max_body_bytes, together=serve.max_bodies_bytes),
     ]
     entries = ROUTES if serve.disable_fastapi_docs else (*ROUTES, *_DOCS)
     routes = [

@@ -25,6 +25,7 @@ _PROBLEMS = {
     401: "no key, or a wrong one",
     404: "the model, or what else the request names, does not exist",
     408: "the request did not arrive in time; the connection is closed",
+    409: "it is not in a state for that",
     413: "the body is too large",
     429: "this key has used up what it may do for now",
     431: "the request's head is too large; the connection is closed",
@@ -44,7 +45,8 @@ class Operation(NamedTuple):
     stream: tuple[type[msgspec.Struct], ...] = ()  # type of each server-sent event
     query: type[msgspec.Struct] | None = None  # what may stand behind the "?"
     form: type[msgspec.Struct] | None = None  # a multipart body; fields of type bytes are files
-    media: str = ""  # kind of a reply that is not JSON
+    media: str = ""  # kind of a reply that no struct describes
+    status: int = 200  # of success
     done: bool = True  # whether streams end with [DONE]
     errors: tuple[int, ...] = ()  # refusals that only this route has
     problem: type[msgspec.Struct] | None = None  # the dialect's own shape of errors
@@ -83,7 +85,7 @@ def schema(operations: Operations, *, secured: bool) -> dict[str, Any]:
 
 def _kinds(operations: Iterable[Operation]) -> Iterator[type[msgspec.Struct]]:
     for one in operations:
-        kinds = (one.request, *one.replies, *one.stream, one.form, one.problem)
+        kinds = (one.request, *one.replies, *one.stream, one.problem)
         yield from (kind for kind in kinds if kind is not None)
 
 
@@ -131,7 +133,7 @@ class _Maker:
     def _query(self) -> Iterator[dict[str, Any]]:
         if (kind := self._operation.query) is None:
             return
-        fields = msgspec.json.schema(kind)["$defs"][kind.__name__]
+        fields = _fields(kind)
         for name, field in fields["properties"].items():
             required = name in fields.get("required", ())
             yield {"name": name, "in": "query", "required": required, "schema": field}
@@ -140,7 +142,7 @@ class _Maker:
         operation = self._operation
         if operation.request is not None:
             return {_JSON: {"schema": self._refs[operation.request]}}
-        return None if operation.form is None else {_FORM: {"schema": self._refs[operation.form]}}
+        return None if operation.form is None else {_FORM: {"schema": _form(operation.form)}}
 
     def _responses(self) -> dict[str, Any]:
         operation = self._operation
@@ -153,7 +155,8 @@ class _Maker:
             content[_EVENTS] = {"itemSchema": self._event()}
         headers = {"X-Request-Id": {"schema": {"type": "string"}}}
         success = {"description": "success", "headers": headers, "content": content}
-        return {"200": success, **{str(status): self._refusal(status) for status in sorted(self._refusals())}}
+        refusals = {str(status): self._refusal(status) for status in sorted(self._refusals())}
+        return {str(operation.status): success, **refusals}
 
     def _refusal(self, status: int) -> dict[str, Any]:
         """The middleware, which knows no dialect, answers in OpenAI's shape on every route."""
@@ -182,6 +185,21 @@ class _Maker:
 
     def _one_of(self, kinds: Sequence[type]) -> Any:
         return _any_of([self._refs[kind] for kind in kinds])
+
+
+def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """A flat struct's own schema: parameters and forms hold no structs."""
+    found: dict[str, Any] = msgspec.json.schema(kind)["$defs"][kind.__name__]
+    return found
+
+
+def _form(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Files come as they are, not as text in base64."""
+    fields = _fields(kind)
+    for name, field in fields["properties"].items():
+        if field.get("contentEncoding") == "base64":
+            fields["properties"][name] = {"type": "string", "contentMediaType": "application/octet-stream"}
+    return fields
 
 
 def _any_of(shapes: Sequence[Any]) -> Any:

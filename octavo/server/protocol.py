@@ -146,6 +146,9 @@ class Bounded(HttpToolsProtocol):
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """No other protocol is spoken: the request is answered as it is, and the log not filled with that."""
+
     # -- refusals -------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:

@@ -118,6 +118,22 @@ async def test_a_body_that_is_too_large_is_refused_while_it_comes(open_house):
         assert "--max-body-bytes" in reply.error["message"]
 
 
+async def test_large_bodies_are_counted_together(open_house):
+    house = open_house(config=EngineConfig(serve=ServeConfig(max_body_bytes=2048, max_bodies_bytes=4096)))
+    house.engine.hold = 1
+    large = {**ONE, "user": "x" * 1500, "stream": True}
+    calls = [Call(house.app, "POST", TEXT, large) for _ in range(2)]
+    for call in calls:
+        await call.started()
+    refused = await ask(house.app, "POST", TEXT, {**ONE, "user": "x" * 1500})
+    assert refused.status == 503 and "large" in refused.error["message"] and refused.headers["retry-after"]
+    for call in calls:
+        call.leave()
+        await call.ended()
+    house.engine.go.set()
+    assert (await ask(house.app, "POST", TEXT, {**ONE, "user": "x" * 1500})).status == 200
+
+
 async def test_an_engine_that_dies_in_a_stream_is_told_in_the_stream(house):
     house.engine.broken = EngineDead("the engine process was ended by SIGKILL")
     events = await stream(house.app, CHAT, {"model": MODEL, "messages": HI})

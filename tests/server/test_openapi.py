@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,7 @@ from schemathesis import APIOperation, Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi import checks
+from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,7 +27,7 @@ from octavo.config.schedule import ScheduleConfig
 from octavo.config.serve import ServeConfig
 from octavo.server.app import ROUTES, operations
 from octavo.server.body import Body
-from octavo.server.openapi import schema
+from octavo.server.openapi import Operation, schema
 from tests.server.asgi import ask
 from tests.server.fake_engine import MODEL, House
 
@@ -120,17 +122,55 @@ def test_every_route_but_health_wants_a_key():
             assert (one.get("security") == []) is opened and ("401" in one["responses"]) is not opened
 
 
+class Query(msgspec.Struct):
+    limit: int
+    order: str | None = None
+
+
+class Upload(msgspec.Struct):
+    file: bytes
+    purpose: str
+
+
+class OwnError(msgspec.Struct):
+    type: str
+
+
+def test_what_a_route_may_say_of_itself():
+    """Parameters, forms, other kinds of replies, another success, another shape of errors."""
+    made = schema(
+        {
+            ("GET", "/a"): Operation("list", query=Query, media="text/csv", errors=(409,), problem=OwnError),
+            ("POST", "/b/{id}"): Operation("upload", form=Upload, status=201),
+        },
+        secured=False,
+    )
+    schemathesis.openapi.from_dict(made).validate()
+    listed, upload = made["paths"]["/a"]["get"], made["paths"]["/b/{id}"]["post"]
+    assert [(one["name"], one["in"], one["required"]) for one in listed["parameters"]] == [
+        ("limit", "query", True),
+        ("order", "query", False),
+    ]
+    assert "text/csv" in listed["responses"]["200"]["content"] and "409" in listed["responses"]
+    shapes = listed["responses"]["400"]["content"]["application/json"]["schema"]["anyOf"]
+    assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["OwnError", "ErrorReply"]
+    form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert form["file"] == {"type": "string", "contentMediaType": "application/octet-stream"}
+    assert "201" in upload["responses"] and "200" not in upload["responses"] and "404" in upload["responses"]
+    assert "401" not in upload["responses"] and "security" not in made
+
+
 @pytest.fixture
 def read_as_declared(monkeypatch) -> None:
     """A body is read as the type that its route has in the document."""
-    declared = {entry.operation.request for entry in ROUTES}
-    decode = Body.decode
+    declared = {entry.path: entry.operation.request for entry in ROUTES if entry.operation.request}
+    read = Body.read
 
-    def checked(self: Body, data: bytes):
-        assert self.kind in declared
-        return decode(self, data)
+    async def checked(self: Body, request: Request) -> Any:
+        assert self.kind is declared[request.scope["path"]]
+        return await read(self, request)
 
-    monkeypatch.setattr(Body, "decode", checked)
+    monkeypatch.setattr(Body, "read", checked)
 
 
 def nearly_good(case: Case, draw: Callable) -> Case:

@@ -1,4 +1,4 @@
-"""The size of a request's body, checked while it comes in, never after."""
+"""The size of a request's body, and of all of them together, checked while they come in, never after."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from octavo.server.openai.errors import Problem, error_response
 
+_RETRY = 2.0  # seconds after which an open request is likely to have ended
+
 
 class BodyLimit:
-    """Refuses bodies above `most` bytes with 413, announced or not."""
+    """Refuses bodies above `most` bytes with 413, announced or not, and any with 503 while those of the
+    open requests fill `together`: each is kept until its request ends."""
 
-    def __init__(self, app: ASGIApp, *, most: int) -> None:
+    def __init__(self, app: ASGIApp, *, most: int, together: int) -> None:
         self._app = app
         self._most = most
+        self._together = together
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -28,12 +33,24 @@ class BodyLimit:
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
-            seen += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            seen += size
+            self._held += size
             if seen > self._most:
                 raise self._problem()
+            if self._held > self._together:
+                raise Problem(
+                    503,
+                    "the server holds too many large requests",
+                    hint="try again later",
+                    retry_after=_RETRY,
+                )
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._held -= seen
 
     def _problem(self) -> Problem:
         hint = "shorten the request or start the server with a larger --max-body-bytes"
