@@ -6,11 +6,12 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from octavo.server import admin, openapi, tokenize
@@ -133,8 +134,13 @@ def operations() -> dict[tuple[str, str], Operation]:
     return {(entry.method, entry.path): entry.operation for entry in (*ROUTES, *_DOCS)}
 
 
+@functools.cache
+def _document(secured: bool) -> bytes:
+    return msgspec.json.encode(openapi.schema(operations(), secured=secured))
+
+
 async def _as_json(service: Service, request: Request) -> Response:
-    return JSONResponse(openapi.schema(operations(), secured=service.ring.closed))
+    return Response(_document(service.ring.closed), media_type="application/json")
 
 
 async def _as_page(service: Service, request: Request) -> Response:
