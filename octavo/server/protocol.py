@@ -93,6 +93,12 @@ class Bounded(HttpToolsProtocol):
         elif not self._in_message and self._patience is None and self._at_rest():
             self._wait(self._bounds.head_seconds, "the request's head")  # line breaks, say
 
+    def shutdown(self) -> None:
+        """An idle TLS connection would wait half a minute for its client's good-bye."""
+        super().shutdown()
+        if self.scheme == "https" and self._at_rest() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread = self.loop.call_later(self._bounds.send_seconds, self.transport.abort)

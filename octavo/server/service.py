@@ -80,7 +80,7 @@ class Service:
     def resolve(self, name: str | None) -> str:
         """The name replies carry. UserError or NotFound, listing the valid names."""
         names = self.visible()
-        known = ", ".join(names)
+        known = ", ".join(names) or "none for this key"
         if name is None:
             raise UserError("model is missing", hint=f"valid names: {known}", field="model")
         if name not in names:

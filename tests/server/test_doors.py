@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
+import uvloop
 
 from octavo.config.engine import EngineConfig
 from octavo.config.serve import ServeConfig
@@ -67,6 +69,26 @@ async def test_https(files, open_house):
         with pytest.raises(ssl.SSLError):
             await health(one.port, old)
         assert _url(one.house.service.config, one.listener).startswith("https://127.0.0.1:")
+
+
+def test_an_idle_client_does_not_hold_up_the_end(files, open_house, caplog):
+    def connect(port: int) -> ssl.SSLSocket:
+        """A client that reads nothing any more, the server's good-bye neither."""
+        peer = files.client().wrap_socket(
+            socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1"
+        )
+        peer.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        peer.recv(1)
+        return peer
+
+    async def live() -> ssl.SSLSocket:
+        config = EngineConfig(serve=files.settings(), observe=QUIET.observe)
+        async with Running(open_house(config=config)) as one:
+            return await asyncio.to_thread(connect, one.port)
+
+    peer = uvloop.run(live())  # the loop of `octavo serve`, which waits for good-byes
+    assert not [record for record in caplog.records if "timeout" in record.getMessage()]
+    peer.close()
 
 
 async def test_certificates_of_clients(files, open_house):

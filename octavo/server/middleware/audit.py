@@ -110,7 +110,7 @@ class _Record:
         line: dict[str, Any] = {
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "request_id": scope.get("request_id", ""),
-            "key": visit.account.name if visit.account is not None else None,
+            "key": (visit.account.name if visit.account is not None else "") or None,
             "client": scope["client"][0] if scope.get("client") else None,
             "method": scope["method"],
             "path": scope["path"][:_LONGEST_PATH],
