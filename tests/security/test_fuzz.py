@@ -21,15 +21,15 @@ pytestmark = pytest.mark.this_tree
 
 MODEL = "SmolLM2-135M-Instruct"
 STREAMS = 50
-ATTACKERS = 8
+ATTACKERS = 16
 # exact arithmetic; what is cut off is given up soon; a pool that is full after the streams, so that it does
 # not grow while it is measured
 FLAGS = (
     "--dtype=float32",
     "--max-model-len=256",
     "--num-gpu-blocks-override=900",
-    "--header-timeout=2",
-    "--body-timeout=2",
+    "--header-timeout=10",
+    "--body-timeout=10",
     "--disable-access-log",
 )
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
@@ -123,13 +123,13 @@ def connect(server: Server) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=server.url, timeout=None, limits=limits, trust_env=False)
 
 
-async def resident(server: Server, client: httpx.AsyncClient) -> int:
-    """Bytes of all processes, once all is quiet and the last steps were alike."""
+async def resident(server: Server, client: httpx.AsyncClient) -> list[int]:
+    """Bytes of each process, once all is quiet and the last steps were alike."""
     while json.loads(server.get("/load"))["server_load"]:
         await asyncio.sleep(0.05)
     for number in range(3):
         await follow(client, good(1, f"the end {number}", 2))
-    return sum(one.memory_info().rss for one in server.family())
+    return [one.memory_info().rss for one in server.family()]
 
 
 async def one_storm(
@@ -166,19 +166,19 @@ async def test_malformed_requests_hurt_nobody(fuzzed: Server, count: int, tokens
     bodies = [good(number, prompt, tokens) for number, prompt in enumerate(prompts)]
     nobody = Storm(fuzzed.port, 0, 0)
     quiet = await one_storm(fuzzed, bodies, None, nobody)
-    # once with a storm that is not measured: whatever is loaded or cached on first use is there then
-    await one_storm(fuzzed, bodies, quiet, Storm(fuzzed.port, 1, 300))
+    # first a storm that is not measured: caches are full then, and buffers as large as steps ever get
+    await one_storm(fuzzed, bodies, quiet, Storm(fuzzed.port, 1, max(300, count // 4)))
     async with connect(fuzzed) as client:
         before = await resident(fuzzed, client)
     storm = Storm(fuzzed.port, 2, count)
     await one_storm(fuzzed, bodies, quiet, storm)
     async with connect(fuzzed) as client:
         after = await resident(fuzzed, client)
-    print(f"{count} requests: {dict(storm.statuses)}, {before >> 20} MiB, then {after >> 20} MiB")
+    sizes = [[size >> 20 for size in sizes] for sizes in (before, after)]
+    print(f"{count} requests: {dict(storm.statuses)}; MiB of each process before and after: {sizes}")
     assert sum(storm.statuses.values()) == count
-    assert (
-        storm.statuses[400] > count / 4 and storm.statuses[200] > count / 50
-    )  # bad ones, and nearly bad ones
+    assert storm.statuses[400] > count / 4  # bad ones
+    assert storm.statuses[200] > count / 50  # and nearly bad ones
     assert len(storm.kinds) > 15
     assert "Traceback" not in fuzzed.log.read_text()
-    assert after <= before * 1.01, f"{before >> 20} MiB, then {after >> 20} MiB"
+    assert sum(after) <= sum(before) * 1.01, sizes
