@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": "show what was found on this machine and what was decided, and why",
     "pull": "fetch a model into the cache",
     "cache": "list or clear cached models",
+    "key": "make an API key and its digest",
 }
 
 

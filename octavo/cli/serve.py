@@ -12,6 +12,7 @@ from octavo.cli.show import Startup, examples, facts, summary
 from octavo.config import env
 from octavo.config.engine import EngineConfig
 from octavo.config.flags import Parser, add_flags, build
+from octavo.core.errors import UserError
 from octavo.core.facts import ModelFiles
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ def run(words: list[str]) -> int:
     config = with_environment(config)
     configure(config.observe)
     warn_if_open(config)
+    from octavo.server.doors import check_doors
     from octavo.server.port import listen
     from octavo.server.run import run as serve
 
-    # a taken port should be told before gigabytes are fetched; the server takes it again
+    # what is wrong here should be told before gigabytes are fetched; the server does both again
+    check_doors(config.serve)
     listen(config.serve.host, config.serve.port).close()
     files = locate(config.model)
 
@@ -58,16 +61,19 @@ def run(words: list[str]) -> int:
 
 
 def with_environment(config: EngineConfig) -> EngineConfig:
-    """The API key of the environment, where the command line brought none."""
-    key = env.read("OCTAVO_API_KEY")
-    if key is None or config.serve.api_key:
+    """The API keys of the environment, where the command line brought none."""
+    keys = env.read("OCTAVO_API_KEY")
+    if keys is None or config.serve.api_key:
         return config
-    return dataclasses.replace(config, serve=dataclasses.replace(config.serve, api_key=(key,)))
+    found = tuple(key.strip() for key in keys.split(",") if key.strip())
+    if not found:  # or a slip would leave the door open
+        raise UserError("OCTAVO_API_KEY holds no key", hint="unset it, or put a key into it", field="api_key")
+    return dataclasses.replace(config, serve=dataclasses.replace(config.serve, api_key=found))
 
 
 def warn_if_open(config: EngineConfig) -> None:
     """Says loudly that anyone who reaches this machine can use the model."""
-    if not config.serve.api_key and not _loopback(config.serve.host):
+    if not config.serve.keyed and not _loopback(config.serve.host):
         log.warning(
             "!! --host %s without --api-key: everyone who can reach this machine can use the model. "
             "Set --api-key or OCTAVO_API_KEY, or leave --host out.",
@@ -93,5 +99,6 @@ def show(config: EngineConfig, files: ModelFiles, serving: Serving) -> None:
         log.info("ready", extra={"data": found})
         return
     print(f"\nOctavo is ready after {serving.seconds:.1f} s.\n\n{summary(found)}\n", flush=True)
-    keyed = bool(config.serve.api_key)
-    print(examples(serving.model, serving.url, keyed=keyed, chat=serving.chat) + "\n", flush=True)
+    print(
+        examples(serving.model, serving.url, keyed=config.serve.keyed, chat=serving.chat) + "\n", flush=True
+    )

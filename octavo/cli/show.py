@@ -87,14 +87,14 @@ def facts(
         "max_num_seqs": ready.cache.max_rows,
         "max_num_batched_tokens": ready.budget or config.schedule.max_num_batched_tokens,
         "max_queue": queue,
-        "keys": len(config.serve.api_key),
+        "keyed": config.serve.keyed,
         "url": url,
     }
 
 
 def summary(found: dict[str, Any]) -> str:
     """A readable block of `facts`."""
-    keys = f"{found['keys']} API key(s)" if found["keys"] else "no API key"
+    keys = "API key needed" if found["keyed"] else "no API key"
     limits = [
         f"{found['max_model_len']:,} tokens in a request",
         f"{found['max_num_seqs']:,} requests at once",

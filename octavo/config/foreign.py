@@ -50,7 +50,6 @@ _MEDIA = "images, audio and video are"
 _LORA = "LoRA adapters are"
 _DATA = "data parallel serving is"
 _OFFLOAD = "weight offload is"
-_TLS = Foreign("TLS is not spoken here: put a proxy such as nginx or Caddy in front")
 _COMPILE = "nothing is compiled or captured on this device"
 
 FOREIGN: dict[str, Foreign] = {
@@ -202,17 +201,12 @@ FOREIGN: dict[str, Foreign] = {
     ),
     # HTTP
     "uds": _not_yet("serving on a unix socket is"),
-    "ssl_keyfile": _TLS,
-    "ssl_certfile": _TLS,
-    "ssl_ca_certs": _TLS,
-    "ssl_cert_reqs": _TLS._replace(neutral=(0,)),
-    "ssl_ciphers": _TLS,
-    "enable_ssl_refresh": _switch(_TLS),
+    "ssl_ciphers": Foreign("TLS 1.2 and above is spoken with OpenSSL's own choice of ciphers"),
+    "enable_ssl_refresh": _switch(Foreign("restart the server to take a new certificate")),
     "middleware": Foreign("middleware of other servers cannot run here: put a proxy in front"),
     "disable_access_log_for_endpoints": _many(Foreign("use --disable-uvicorn-access-log")),
     "enable_offline_docs": _switch(_no_effect("see /docs")),
-    "h11_max_incomplete_event_size": _no_effect("use --max-body-bytes"),
-    "h11_max_header_count": _no_effect("header sizes are bounded"),
+    "h11_max_incomplete_event_size": _no_effect("use --max-header-bytes and --max-body-bytes"),
     "disable_frontend_multiprocessing": _switch(_no_effect("front and engine are always two processes")),
     # replies
     "chat_template_content_format": _not_yet("content formats other than auto are", "auto", "string"),

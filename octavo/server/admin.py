@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 import octavo
 from octavo.core.errors import EngineDead
 from octavo.observe.prometheus import CONTENT_TYPE_LATEST
+from octavo.server.body import reply
 from octavo.server.openai.errors import error_response
+from octavo.server.openai.types import LoadReply, VersionReply
 from octavo.server.service import Service
 
 
@@ -19,12 +21,12 @@ async def health(service: Service, request: Request) -> Response:
 
 
 async def version(service: Service, request: Request) -> Response:
-    return JSONResponse({"version": octavo.__version__})
+    return reply(VersionReply(octavo.__version__))
 
 
 async def load(service: Service, request: Request) -> Response:
     """Rows open at this moment, and how many may be."""
-    return JSONResponse({"server_load": service.gate.open, "capacity": service.gate.most})
+    return reply(LoadReply(service.gate.open, service.gate.most))
 
 
 async def metrics(service: Service, request: Request) -> Response:

@@ -6,25 +6,28 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from octavo.server import admin, openapi, tokenize
 from octavo.server.batches import routes as batches
 from octavo.server.batches.batches import Batches
-from octavo.server.batches.dispatch import Dispatch
+from octavo.server.batches.dispatch import Dispatch, Owner
 from octavo.server.batches.types import BatchList, BatchObject, BatchQuery, BatchRequest
 from octavo.server.files import routes as files
 from octavo.server.files.types import FileDeleted, FileForm, FileList, FileObject, FileQuery
 from octavo.server.files.upload import FORM_ROOM
+from octavo.server.middleware.audit import Audit
 from octavo.server.middleware.auth import Auth
 from octavo.server.middleware.cors import cors
 from octavo.server.middleware.drain import Drain
 from octavo.server.middleware.limits import BodyLimit
+from octavo.server.middleware.quota import QuotaGate
 from octavo.server.middleware.request_id import RequestId
 from octavo.server.openai import chat, completions, models
 from octavo.server.openai.errors import handle
@@ -37,6 +40,7 @@ from octavo.server.openai.types import (
     CompletionRequest,
     DetokenizeReply,
     DetokenizeRequest,
+    LoadReply,
     ModelCard,
     ModelList,
     TokenizeReply,
@@ -117,12 +121,14 @@ ROUTES: tuple[Entry, ...] = (
         batches.cancel,
         Operation("end a batch early", None, (BatchObject,)),
     ),
-    Entry("GET", "/health", admin.health, Operation("200 while idle or progressing, 503 otherwise")),
+    Entry(
+        "GET", "/health", admin.health, Operation("200 while idle or progressing, 503 otherwise", open=True)
+    ),
     Entry("GET", "/ping", admin.health, Operation("the same as /health")),
     Entry("POST", "/ping", admin.health, Operation("the same as /health")),
     Entry("GET", "/version", admin.version, Operation("the version", None, (VersionReply,))),
-    Entry("GET", "/load", admin.load, Operation("rows open now")),
-    Entry("GET", "/metrics", admin.metrics, Operation("metrics in Prometheus' format")),
+    Entry("GET", "/load", admin.load, Operation("rows open now", None, (LoadReply,))),
+    Entry("GET", "/metrics", admin.metrics, Operation("metrics in Prometheus' format", media="text/plain")),
 )
 
 
@@ -131,18 +137,25 @@ def build(service: Service) -> Starlette:
     serve = service.config.serve
     middleware = [
         Middleware(RequestId, answer=serve.enable_request_id_headers),
+        Middleware(Audit, log=service.audit, bodies=serve.audit_bodies),
         Middleware(cors, config=serve),  # answers preflight requests, which carry no key
-        Middleware(Auth, keys=serve.api_key),
+        Middleware(Auth, ring=service.ring),
+        Middleware(QuotaGate),
         Middleware(Drain, traffic=service.traffic),
-        Middleware(BodyLimit, most=serve.max_body_bytes, larger={"/v1/files": _largest_form(service)}),
+        Middleware(
+            BodyLimit,
+            most=serve.max_body_bytes,
+            together=serve.max_bodies_bytes,
+            larger={"/v1/files": _largest_form(service)},
+        ),
     ]
-    service.batches = Batches(service.files, dispatch(service), batch_rows(service), serve.max_body_bytes)
+    ways = dispatch(service, service.ring.owner)
+    service.batches = Batches(service.files, ways, batch_rows(service), serve.max_body_bytes)
+    entries = ROUTES if serve.disable_fastapi_docs else (*ROUTES, *_DOCS)
     routes = [
         Route(entry.path, functools.partial(_answer, entry.handler, service), methods=[entry.method])
-        for entry in ROUTES
+        for entry in entries
     ]
-    if not serve.disable_fastapi_docs:
-        routes += _docs(bool(serve.api_key))
     app = Starlette(
         routes=routes,
         middleware=middleware,
@@ -152,12 +165,13 @@ def build(service: Service) -> Starlette:
     return app
 
 
-def dispatch(service: Service) -> Dispatch:
+def dispatch(service: Service, owner: Owner) -> Dispatch:
     """The routes that lines of a batch may name, behind all live requests."""
     aside = service.aside()
     return Dispatch(
         {entry.path: functools.partial(_answer, entry.handler, aside) for entry in ROUTES if entry.batch},
         service.health,
+        owner,
     )
 
 
@@ -175,21 +189,32 @@ async def _answer(handler: Handler, service: Service, request: Request) -> Respo
     """Turns every error into a reply here, inside all middleware."""
     try:
         return await handler(service, request)
-    except ClientGone:
+    except (ClientGone, ClientDisconnect):
         return Response(status_code=_CLIENT_GONE)  # for the log; nobody reads it
     except Exception as error:
         return await handle(request, error)
 
 
-def _docs(secured: bool) -> list[Route]:
-    operations = {(entry.method, entry.path.replace(":path}", "}")): entry.operation for entry in ROUTES}
-    document = openapi.schema(operations, secured=secured)
-    text = openapi.page(operations)
+def operations() -> dict[tuple[str, str], Operation]:
+    """What the document describes: every route, those that show it among them."""
+    return {(entry.method, entry.path): entry.operation for entry in (*ROUTES, *_DOCS)}
 
-    async def as_json(request: Request) -> Response:
-        return JSONResponse(document)
 
-    async def as_page(request: Request) -> Response:
-        return HTMLResponse(text)
+@functools.cache
+def _document(secured: bool) -> bytes:
+    return msgspec.json.encode(openapi.schema(operations(), secured=secured))
 
-    return [Route("/openapi.json", as_json), Route("/docs", as_page), Route("/redoc", as_page)]
+
+async def _as_json(service: Service, request: Request) -> Response:
+    return Response(_document(service.ring.closed), media_type="application/json")
+
+
+async def _as_page(service: Service, request: Request) -> Response:
+    return HTMLResponse(openapi.page(operations()))
+
+
+_DOCS: tuple[Entry, ...] = (
+    Entry("GET", "/openapi.json", _as_json, Operation("this document", media="application/json")),
+    Entry("GET", "/docs", _as_page, Operation("this list for people", media="text/html")),
+    Entry("GET", "/redoc", _as_page, Operation("this list for people", media="text/html")),
+)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import gc
 import logging
 import signal
@@ -30,9 +32,12 @@ from octavo.front.speech import Formats
 from octavo.observe.log import configure
 from octavo.observe.ticker import Ticker
 from octavo.server.app import build
+from octavo.server.doors import check_doors
+from octavo.server.keys import without_plain_keys
 from octavo.server.port import listen
-from octavo.server.protocol import BoundedHeads
+from octavo.server.protocol import Bounded, Bounds
 from octavo.server.service import Service
+from octavo.server.tls import tls
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -68,6 +73,8 @@ def run(config: EngineConfig, files: ModelFiles, *, progress: Progress, announce
 async def serve(config: EngineConfig, files: ModelFiles, *, progress: Progress, announce: Announce) -> None:
     """As `run`, on a loop that runs already."""
     started = time.monotonic()
+    check_doors(config.serve)
+    config = dataclasses.replace(config, serve=without_plain_keys(config.serve))
     Formats.of(config.serve, None)  # a wrong name is told before weights are loaded
     stop = Stop()
     with stop.listening(), contextlib.closing(listen(config.serve.host, config.serve.port)) as listener:
@@ -182,9 +189,13 @@ class _Server(uvicorn.Server):
 
 
 def _uvicorn(config: EngineConfig, app: Starlette) -> uvicorn.Config:
+    protocol: Any = functools.partial(Bounded, bounds=Bounds.of(config.serve))
+    context = tls(config.serve)
     return uvicorn.Config(
         app,
-        http=BoundedHeads,
+        http=protocol,
+        ssl_context_factory=None if context is None else lambda config, default: context,
+        timeout_keep_alive=config.serve.keep_alive_timeout,  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -199,7 +210,8 @@ def _url(config: EngineConfig, listener: socket.socket) -> str:
     """An address that works on this machine."""
     host = config.serve.host
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
-    return f"http://{host}:{listener.getsockname()[1]}"
+    scheme = "http" if config.serve.ssl_certfile is None else "https"
+    return f"{scheme}://{host}:{listener.getsockname()[1]}"
 
 
 async def _unless(stop: Stop, work: Coroutine[Any, Any, T]) -> T:

@@ -22,9 +22,12 @@ from octavo.front.service import Front
 from octavo.front.speech import Formats
 from octavo.observe.meter import Meter
 from octavo.observe.prometheus import Exposition
+from octavo.server.doors import audit_log
 from octavo.server.files.store import FileStore
 from octavo.server.gate import Gate, OpenGate
+from octavo.server.keys import KeyRing
 from octavo.server.middleware.drain import Traffic
+from octavo.server.visit import visit
 
 if TYPE_CHECKING:
     from octavo.server.batches.batches import Batches
@@ -70,6 +73,8 @@ class Service:
         self.traffic = Traffic()
         self.files = FileStore(_folder(config), config.files)
         self.batches: Batches  # set by whoever knows the routes, which know services
+        self.ring = KeyRing.of(config.serve)
+        self.audit = audit_log(config.serve)
         self.meter = Meter(ready.max_model_len)
         self.fingerprint = _fingerprint(files, ready)
         self.exposition = Exposition(
@@ -83,14 +88,21 @@ class Service:
 
     def resolve(self, name: str | None) -> str:
         """The name replies carry. UserError or NotFound, listing the valid names."""
-        known = ", ".join(self.names)
+        names = self.visible()
+        known = ", ".join(names) or "none for this key"
         if name is None:
             raise UserError("model is missing", hint=f"valid names: {known}", field="model")
-        if name not in self.names:
+        if name not in names:
             raise NotFound(
                 f"the model {name[:200]!r} does not exist", hint=f"valid names: {known}", field="model"
             )
+        visit().model = name
         return self.names[0]
+
+    def visible(self) -> list[str]:
+        """The names that whoever asks may use."""
+        account = visit().account
+        return [name for name in self.names if account is None or account.may_use(name)]
 
     def now(self) -> int:
         """Seconds of the wall clock, as replies carry them."""
@@ -114,6 +126,8 @@ class Service:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self.audit is not None:
+            self.audit.close()
 
 
 def _folder(config: EngineConfig) -> Path:

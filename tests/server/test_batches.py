@@ -12,6 +12,7 @@ from octavo.config.files import FilesConfig
 from octavo.config.serve import ServeConfig
 from octavo.core.errors import EngineDead, Fault
 from octavo.server.app import ROUTES
+from octavo.server.quota import Limits, Quota
 from tests.server.asgi import Call, ask
 from tests.server.fake_engine import MODEL, parrot
 from tests.server.test_files import upload
@@ -67,9 +68,9 @@ class Client:
 @pytest.fixture
 def houses(open_house, tmp_path):
     def make(say=parrot, **settings):
-        keys = settings.pop("keys", ())
+        serve = ServeConfig(api_key=settings.pop("keys", ()), **settings.pop("limits", {}))
         config = FilesConfig(files_dir=str(tmp_path / "files"), **settings)
-        return open_house(say=say, config=EngineConfig(files=config, serve=ServeConfig(api_key=keys)))
+        return open_house(say=say, config=EngineConfig(files=config, serve=serve))
 
     return make
 
@@ -361,6 +362,51 @@ async def test_tenants_do_not_see_each_other(houses):
     assert live.status == 200
     first, second = house.engine.submitted
     assert first.salt == second.salt != ""  # a batch reads its own tenant's prefix cache
+
+
+async def test_a_key_pays_for_its_batches(houses):
+    house = houses(keys=("one", "two"))
+    naps: list[float] = []
+    house.service.ring.find("one").quota = Quota(Limits(tokens_per_minute=60), lambda: sum(naps))
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 1:
+            live = await Client(house, "one").ask("POST", TEXT, request(0)["body"])
+            assert live.status == 429  # what the batch spent is spent for all its key does
+            assert (await Client(house, "two").ask("POST", TEXT, request(0)["body"])).status == 200
+
+    house.service.batches.dispatch._sleep = sleep
+    batch = await Client(house, "one").finished(*(request(n) for n in range(12)))
+    assert batch["request_counts"]["completed"] == 12  # it waits, it does not fail
+    assert batch["usage"]["total_tokens"] > 60 and sum(naps) >= 1
+
+
+async def test_a_batch_may_use_what_its_key_may(houses, tmp_path):
+    file = tmp_path / "keys.yaml"
+    file.write_text("[{key: one, models: [other]}]")
+    client = Client(houses(limits={"api_key_file": str(file)}), "one")
+    batch = await client.finished(request(0))
+    (line,) = await client.content(batch["error_file_id"])
+    assert line["response"]["status_code"] == 404
+
+
+async def test_batches_of_a_withdrawn_key_wait(houses):
+    first = houses(batch_rows=4, keys=("one", "two"))
+    stop_after(first, 9)
+    made = (await Client(first, "one").start(*(request(n) for n in range(20)))).json()
+    await stopped(first, 4)
+    await first.service.batches.close()
+    for keys in (("two",), ()):  # nor does a server without keys go on with it
+        second = houses(keys=keys)
+        second.service.batches.start()
+        await second.service.batches.idle()
+        assert not second.engine.submitted
+        await second.service.batches.close()
+    third = houses(keys=("one",))
+    third.service.batches.start()
+    await third.service.batches.idle()
+    assert (await Client(third, "one").get(made["id"]))["request_counts"]["completed"] == 20
 
 
 async def test_lists_turn_pages(houses):

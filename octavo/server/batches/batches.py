@@ -173,6 +173,9 @@ class Batches:
         for record in sorted(found, key=lambda one: one.order):
             self._records[record.batch.id] = record
             if record.batch.status not in FINAL:
+                if self.dispatch.owner(record.tenant) is None:
+                    _log.warning("%s waits: the key that made it is withdrawn", record.batch.id)
+                    continue
                 self.store.hold(record.batch.input_file_id)
                 self._begin(record)
             elif record.batch.created_at + self.store.config.file_days * _DAY < self.store.now():

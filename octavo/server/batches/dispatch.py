@@ -19,8 +19,10 @@ from starlette.types import Message
 from octavo.core.errors import EngineDead
 from octavo.observe.log import request_id
 from octavo.server.batches.lines import Line, Response, Result, failed
+from octavo.server.visit import Account, Visit, visiting
 
 Answer = Callable[[Request], Awaitable[HttpResponse]]
+Owner = Callable[[str], "Account | None"]
 Sleep = Callable[[float], Awaitable[None]]
 
 _AGAIN = (429, 503)  # busy, or being started again: not the request's fault
@@ -30,22 +32,32 @@ _PAUSE = 30.0  # seconds at most between two tries
 
 class Dispatch:
     """`table` maps a url to what answers it; errors come back as responses. `health` says why the
-    engine cannot serve, None while it can."""
+    engine cannot serve, None while it can. `owner` knows who pays for a tenant's lines, None when nobody
+    does: those wait."""
 
     def __init__(
         self,
         table: Mapping[str, Answer],
         health: Callable[[], str | None],
+        owner: Owner,
         *,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.table = table
         self._health = health
+        self.owner = owner
         self._sleep = sleep
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         return tuple(self.table)
+
+    async def pace(self, tenant: str) -> None:
+        """Returns when the tenant's limits a minute allow one line more, which is then taken from them.
+        How many are open at once is bounded for all batches together, not for a key."""
+        account = self.owner(tenant)
+        while account is not None and (refusal := account.quota.pace()) is not None:
+            await self._sleep(min(refusal.wait, _PAUSE))
 
     async def ask(self, line: Line, tenant: str) -> Result:
         """The result of one line, whatever it holds. EngineDead when the engine is gone for good: that
@@ -55,10 +67,13 @@ class Dispatch:
         if (answer := self.table.get(line.url)) is None:
             known = ", ".join(self.table)
             return failed(line, "invalid_url", f"url is {line.url[:80]!r}, it can be {known}")
-        token = request_id.set(line.id)
+        token, visit = request_id.set(line.id), Visit()
+        visit.account = self.owner(tenant)
+        entered = visiting.set(visit)
         try:
             return _result(line, await self._patiently(answer, line, tenant))
         finally:
+            visiting.reset(entered)
             request_id.reset(token)
 
     async def _patiently(self, answer: Answer, line: Line, tenant: str) -> HttpResponse:

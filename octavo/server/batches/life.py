@@ -118,9 +118,12 @@ class Life:
             self._note(journal)
             self._means.store.quota.take(self.record.tenant, 0)
 
+        async def pace() -> None:
+            await self._means.dispatch.pace(self.record.tenant)
+
         with self._input.open("rb") as file:
             lines = read_lines(file, self._means.most_line)
-            work = asyncio.ensure_future(Work(journal, ask, self._means.slots, told).run(lines))
+            work = asyncio.ensure_future(Work(journal, ask, self._means.slots, told, pace).run(lines))
             stop = asyncio.ensure_future(self._stop.wait())
             left = max(0, self.batch.expires_at - self._means.store.now())
             try:

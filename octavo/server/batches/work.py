@@ -15,17 +15,21 @@ from octavo.server.batches.lines import Line, Result
 
 Ask = Callable[[Line], Awaitable[Result]]
 Told = Callable[[Result], None]
+Pace = Callable[[], Awaitable[None]]
 
 
 class Work:
     """`slots` is shared by everything that runs at once, and fair between them; `told` hears of each
-    result after it was written."""
+    result after it was written; `pace` returns when the next line may begin, and holds no slot before."""
 
-    def __init__(self, journal: Journal, ask: Ask, slots: asyncio.Semaphore, told: Told) -> None:
+    def __init__(
+        self, journal: Journal, ask: Ask, slots: asyncio.Semaphore, told: Told, pace: Pace | None = None
+    ) -> None:
         self._journal = journal
         self._ask = ask
         self._slots = slots
         self._told = told
+        self._pace = pace
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
 
@@ -35,6 +39,8 @@ class Work:
         missing = unanswered(lines, self._journal)
         try:
             while (line := await asyncio.to_thread(next, missing, None)) is not None:
+                if self._pace is not None:
+                    await self._pace()
                 await self._slots.acquire()
                 task = asyncio.ensure_future(self._one(line))
                 self._tasks.add(task)

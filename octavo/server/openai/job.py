@@ -22,6 +22,7 @@ from octavo.observe.meter import RequestMeter
 from octavo.server.gate import Ticket
 from octavo.server.openai.types import CompletionTokensDetails, PromptTokensDetails, Usage
 from octavo.server.service import Service
+from octavo.server.visit import visit
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Job:
         }
         self._thoughts: dict[tuple[int, int], int] | None = None
         self._open = set(self._tokens)
+        self._visit = visit()
+        self._visit.use(prompt=sum(len(one.token_ids) for one in self.prepared))
         if service.config.observe.enable_log_requests:
             for one in self.prepared:
                 _log.info("%s: %d prompt tokens, %s", one.id, len(one.token_ids), _parameters(one))
@@ -109,6 +112,7 @@ class Job:
         if chunk.prompt_logprobs and row == 0:
             self.prompt_logprobs[at] += chunk.prompt_logprobs
         self._tokens[at, row] += len(chunk.token_ids)
+        self._visit.use(completion=len(chunk.token_ids))
         meter.tokens(row, len(chunk.token_ids))
         if chunk.finish_reason is not None:
             self._open.discard((at, row))

@@ -453,5 +453,10 @@ class DetokenizeReply(msgspec.Struct, frozen=True):
     prompt: str
 
 
+class LoadReply(msgspec.Struct, frozen=True):
+    server_load: int
+    capacity: int
+
+
 class VersionReply(msgspec.Struct, frozen=True):
     version: str
