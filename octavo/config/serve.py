@@ -59,3 +59,13 @@ class ServeConfig:
         False, "do not tell the model of tools it may not call", serve_only=True
     )
     enable_force_include_usage: bool = option(False, "usage in every stream", serve_only=True)
+    response_store_bytes: int = option(
+        64 << 20,
+        "memory for the stored responses of one API key, the oldest of which are dropped; 0: none are stored",
+        low=0,
+        kind="size",
+        serve_only=True,
+    )
+    response_store_seconds: float = option(
+        86400.0, "seconds for which a response is stored", low=1.0, serve_only=True
+    )

@@ -13,7 +13,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from octavo.server import admin, openapi, tokenize
+from octavo.server import admin, invocations, openapi, tokenize
+from octavo.server.anthropic import routes as anthropic
+from octavo.server.anthropic import types as anthropic_types
+from octavo.server.anthropic.errors import AnthropicWords
 from octavo.server.middleware.auth import Auth
 from octavo.server.middleware.cors import cors
 from octavo.server.middleware.drain import Drain
@@ -37,6 +40,9 @@ from octavo.server.openai.types import (
     VersionReply,
 )
 from octavo.server.openapi import Operation
+from octavo.server.responses import events as response_events
+from octavo.server.responses import routes as responses
+from octavo.server.responses import types as response_types
 from octavo.server.service import Service
 from octavo.server.sse import ClientGone
 
@@ -70,6 +76,73 @@ ROUTES: tuple[Entry, ...] = (
         Operation("continue one text or several", CompletionRequest, (CompletionReply,), (CompletionChunk,)),
     ),
     Entry(
+        "POST",
+        "/v1/responses",
+        responses.create,
+        Operation(
+            "answer a conversation and keep it",
+            response_types.ResponseRequest,
+            (response_types.Response,),
+            response_events.EVENTS,
+        ),
+    ),
+    Entry(
+        "GET",
+        "/v1/responses/{response_id}",
+        responses.one,
+        Operation("a stored response", None, (response_types.Response,), response_events.EVENTS),
+    ),
+    Entry(
+        "DELETE",
+        "/v1/responses/{response_id}",
+        responses.delete,
+        Operation("forget a stored response", None, (response_types.Deleted,)),
+    ),
+    Entry(
+        "POST",
+        "/v1/responses/{response_id}/cancel",
+        responses.cancel,
+        Operation("stop a response made in the background", None, (response_types.Response,)),
+    ),
+    Entry(
+        "GET",
+        "/v1/responses/{response_id}/input_items",
+        responses.input_items,
+        Operation("the conversation a response answers", None, (response_types.ItemList,)),
+    ),
+    Entry(
+        "POST",
+        "/v1/messages",
+        anthropic.create,
+        Operation(
+            "answer a conversation, in Anthropic's dialect",
+            anthropic_types.MessageRequest,
+            (anthropic_types.Message,),
+            anthropic_types.EVENTS,
+        ),
+    ),
+    Entry(
+        "POST",
+        "/v1/messages/count_tokens",
+        anthropic.count_tokens,
+        Operation(
+            "how long a conversation's prompt is",
+            anthropic_types.CountRequest,
+            (anthropic_types.CountReply,),
+        ),
+    ),
+    Entry(
+        "POST",
+        "/invocations",
+        invocations.create,
+        Operation(
+            "a chat or a completion, as the body shows",
+            invocations.Invocation,
+            (ChatReply, CompletionReply),
+            (ChatChunk, CompletionChunk),
+        ),
+    ),
+    Entry(
         "POST", "/tokenize", tokenize.tokenize, Operation("text to ids", TokenizeRequest, (TokenizeReply,))
     ),
     Entry(
@@ -93,6 +166,7 @@ def build(service: Service) -> Starlette:
     middleware = [
         Middleware(RequestId, answer=serve.enable_request_id_headers),
         Middleware(cors, config=serve),  # answers preflight requests, which carry no key
+        Middleware(AnthropicWords),
         Middleware(Auth, keys=serve.api_key),
         Middleware(Drain, traffic=service.traffic),
         Middleware(BodyLimit, most=serve.max_body_bytes),

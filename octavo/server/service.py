@@ -21,6 +21,7 @@ from octavo.observe.meter import Meter
 from octavo.observe.prometheus import Exposition
 from octavo.server.gate import Gate
 from octavo.server.middleware.drain import Traffic
+from octavo.server.responses.store import Store
 
 T = TypeVar("T")
 
@@ -61,6 +62,9 @@ class Service:
         self.created = int(time.time())
         self.gate = Gate(config.schedule.max_queue)
         self.traffic = Traffic()
+        self.responses = Store(
+            config.serve.response_store_bytes, config.serve.response_store_seconds, time.monotonic
+        )
         self.meter = Meter(ready.max_model_len)
         self.fingerprint = _fingerprint(files, ready)
         self.exposition = Exposition(
@@ -98,6 +102,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
+        self.responses.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -117,7 +117,7 @@ class CompletionRequest(GenerateRequest, kw_only=True):
 
     prompt: str | list[str | int | list[int]]
     logprobs: int | None = None
-    suffix: Any = None
+    suffix: str | None = None
     prompt_embeds: Any = None
 
 
