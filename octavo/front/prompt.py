@@ -112,6 +112,8 @@ class PromptBuilder:
         self._lowering = Lowering(
             text.tokenizer, self.vocab_size, (*own, *eos), max_logprobs, grammar or GrammarConfig()
         )
+        self.eos = self._lowering.eos
+        self.max_logprobs = self._lowering.max_logprobs
         self._draw = draw
         self._clock = clock
         self._wall = wall

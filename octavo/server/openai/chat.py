@@ -17,7 +17,7 @@ from octavo.front.prompt import ChatOptions
 from octavo.front.speech import Plan, Said, Voice
 from octavo.front.tools import ToolUse
 from octavo.server.body import Body
-from octavo.server.openai import build, constraint, tools
+from octavo.server.openai import beams, build, constraint, tools
 from octavo.server.openai.answer import Head, MaybeUsage, UsageRule, respond
 from octavo.server.openai.fold import fold_chat
 from octavo.server.openai.job import Job, Piece
@@ -101,7 +101,8 @@ async def begin(
         size = size_of(body.messages) + tools.size_of(body.tools) + constraint.weight(params)
         with build.renaming(_names(body, constrained)):
             prepared = await service.off_loop(size, work)
-        return Talk(body, head, Job(service, [prepared], ticket, started), plan, use)
+        job = beams.job(service, body, [prepared], options, ticket, started)
+        return Talk(body, head, job, plan, use)
     except BaseException:
         ticket.release()
         raise

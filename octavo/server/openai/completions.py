@@ -14,7 +14,7 @@ from octavo.front.params import SamplingParams
 from octavo.front.prepared import Prepared
 from octavo.front.prompt import Options
 from octavo.server.body import Body
-from octavo.server.openai import build, constraint
+from octavo.server.openai import beams, build, constraint
 from octavo.server.openai.answer import Head, MaybeUsage, UsageRule, respond
 from octavo.server.openai.fold import fold_completion
 from octavo.server.openai.job import Job, Piece
@@ -76,7 +76,7 @@ async def create(service: Service, request: Request) -> Response:
         size += constraint.weight(params)
         with build.renaming(names):
             prepared = await service.off_loop(size, lambda: [one() for one in work])
-        job = Job(service, prepared, ticket, started)
+        job = beams.job(service, body, prepared, how, ticket, started)
         return await respond(service, request, body, job, CompletionWriter(service, body, head, job), rule)
     except BaseException:
         ticket.release()

@@ -20,9 +20,7 @@ class Refusal(NamedTuple):
 
 
 REFUSED: dict[str, Refusal] = {
-    "use_beam_search": Refusal((False,), hint="use n with temperature instead"),
     "best_of": Refusal((1,), hint="use n"),
-    "length_penalty": Refusal((1, 1.0)),
     "logits_processors": Refusal(([],)),
     "thinking_token_budget": Refusal((-1,)),
     "repetition_detection": Refusal(),
