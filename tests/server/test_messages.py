@@ -144,7 +144,9 @@ async def test_usage_tells_cached_tokens_apart(house_that):
     assert usage["input_tokens"] + usage["cache_read_input_tokens"] == prompt
     start = (await told(house.app, PATH, body()))[0]["message"]["usage"]
     assert start["input_tokens"] == usage["input_tokens"]
-    counted = (await ask(house.app, "POST", COUNT, {k: v for k, v in body().items() if k != "max_tokens"})).json()
+    counted = (
+        await ask(house.app, "POST", COUNT, {k: v for k, v in body().items() if k != "max_tokens"})
+    ).json()
     assert counted == {"input_tokens": prompt}
 
 
@@ -243,13 +245,19 @@ BAD_SCHEMA = {"name": "f", "input_schema": {"type": "object", "not": {}}}
         ({"tools": [{"name": "x"}]}, "input_schema"),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools"),
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name: tools[0].name"),
-        ({"tools": [{"name": "a", "input_schema": {"type": "array"}}]}, "tools[0].input_schema: tools[0].input"),
+        (
+            {"tools": [{"name": "a", "input_schema": {"type": "array"}}]},
+            "tools[0].input_schema: tools[0].input",
+        ),
         ({"tools": [BAD_SCHEMA], "tool_choice": {"type": "any"}}, "uses not"),
         ({"tool_choice": {"type": "tool", "name": "fly"}}, "get_weather, go"),
         ({"tool_choice": {"type": "some"}}, "some"),
         ({"thinking": {"type": "enabled", "budget_tokens": 5}}, "1024"),
         ({"thinking": {"type": "enabled", "budget_tokens": 5000}}, "less than max_tokens"),
-        ({"output_config": {"format": {"type": "json_schema", "schema": {"not": {}}}}}, "output_config.format: "),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"not": {}}}}},
+            "output_config.format: ",
+        ),
         ({"mcp_servers": [{}]}, "mcp_servers"),
     ],
 )
@@ -291,14 +299,20 @@ async def test_errors_of_the_whole_server_are_told_in_this_dialect(house_that):
 
 async def test_both_ways_of_sending_a_key(house_that):
     house = house_that("x", api_key=("k", "other"))
-    for headers in ({"x-api-key": "k"}, {"authorization": "Bearer k"}, {"authorization": "Bearer k", "x-api-key": "?"}):
+    for headers in (
+        {"x-api-key": "k"},
+        {"authorization": "Bearer k"},
+        {"authorization": "Bearer k", "x-api-key": "?"},
+    ):
         for path in (PATH, COUNT):
             assert (await ask(house.app, "POST", path, body(), headers=headers)).status == 200
         assert (await ask(house.app, "GET", "/v1/models", headers=headers)).status == 200
     salts = {request.salt for request in house.engine.submitted}
     assert len(salts) == 1  # one tenant, whichever way
     refused = await ask(house.app, "GET", "/v1/models", headers={"x-api-key": "?"})
-    assert refused.status == 401 and refused.error["type"] == "AuthenticationError"  # not this dialect's route
+    assert (
+        refused.status == 401 and refused.error["type"] == "AuthenticationError"
+    )  # not this dialect's route
 
 
 async def test_a_quiet_stream_is_kept_alive_with_pings(house_that):

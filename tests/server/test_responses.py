@@ -163,8 +163,16 @@ async def test_log_probabilities(house_that):
 async def test_items_become_messages(house_that):
     house = house_that("x")
     items = [
-        {"role": "user", "content": [{"type": "input_text", "text": "one"}, {"type": "input_text", "text": "two"}]},
-        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {
+            "role": "user",
+            "content": [{"type": "input_text", "text": "one"}, {"type": "input_text", "text": "two"}],
+        },
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": "hm"}],
+        },
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I go"}]},
         {"type": "function_call", "call_id": "c1", "name": "go", "arguments": '{"to": 1}'},
         {"type": "function_call", "call_id": "c2", "name": "go", "arguments": ""},
@@ -175,13 +183,17 @@ async def test_items_become_messages(house_that):
     assert (await ask(house.app, "POST", PATH, body(input=items, instructions="Be <b>"))).status == 200
     prompt = prompt_of(house).replace("\\u003c", "<")
     assert "<|im_start|>system\nBe <b><|im_end|>\n<|im_start|>user\none\ntwo<|im_end|>" in prompt
-    turn = '(hm)I go<tool_call>{"name": "go", "arguments": {"to": 1}}<tool_call>{"name": "go", "arguments": {}}'
+    turn = (
+        '(hm)I go<tool_call>{"name": "go", "arguments": {"to": 1}}<tool_call>{"name": "go", "arguments": {}}'
+    )
     assert turn in prompt and "tool\nthere <|im_end|>" in prompt and "tool\nhere<|im_end|>" in prompt
 
 
 async def test_the_older_part_of_a_conversation_may_be_left_out(house_that):
     house = house_that("x", context=256, response_store_bytes=0)
-    items = [{"role": "user" if n % 2 == 0 else "assistant", "content": f"turn {n} " + "z" * 30} for n in range(15)]
+    items = [
+        {"role": "user" if n % 2 == 0 else "assistant", "content": f"turn {n} " + "z" * 30} for n in range(15)
+    ]
     asked = body(input=items, tools=None, instructions="short", max_output_tokens=20)
     refused = await ask(house.app, "POST", PATH, asked)
     assert refused.status == 400 and "context" in refused.error["message"]
@@ -211,7 +223,9 @@ async def test_forms_and_choices_reach_the_engine(house_that):
     assert reply["text"]["format"]["schema"] == schema
     assert (await grammar(tools=None, text={"format": {"type": "json_object"}}))[0] is not None
     assert (await grammar())[0] is None
-    tags = [tag["begin"] for tag in json.loads((await grammar(tool_choice="required"))[0].text)["format"]["tags"]]
+    tags = [
+        tag["begin"] for tag in json.loads((await grammar(tool_choice="required"))[0].text)["format"]["tags"]
+    ]
     assert len(tags) == 2
     spec, reply = await grammar(tool_choice={"type": "function", "name": "go"})
     assert len(json.loads(spec.text)["format"]["tags"]) == 1
@@ -239,7 +253,9 @@ async def test_a_conversation_goes_on_from_a_stored_response(house_that):
     assert (await ask(house.app, "GET", f"{PATH}/{first['id']}")).json() == first
     assert first["store"] and first["metadata"] == {"k": "v"} and first["instructions"] == "A."
     calls = [item for item in first["output"] if item["type"] == "function_call"]
-    results = [{"type": "function_call_output", "call_id": one["call_id"], "output": "sunny"} for one in calls]
+    results = [
+        {"type": "function_call_output", "call_id": one["call_id"], "output": "sunny"} for one in calls
+    ]
     second = (
         await ask(house.app, "POST", PATH, body(input=results, previous_response_id=first["id"]))
     ).json()
@@ -331,7 +347,9 @@ async def test_in_the_background(house_that):
     await record.task
     done = (await ask(house.app, "GET", path)).json()
     assert done["status"] == "completed" and said(done["output"])[0] == "hello there"
-    assert steady({**done, "background": False}) == steady((await ask(house.app, "POST", PATH, body())).json())
+    assert steady({**done, "background": False}) == steady(
+        (await ask(house.app, "POST", PATH, body())).json()
+    )
     assert (await ask(house.app, "POST", f"{path}/cancel")).json() == done  # too late
     streamed = await ask(house.app, "GET", path, query="stream=true")
     assert streamed.status == 400 and streamed.error["param"] == "stream"
@@ -374,7 +392,11 @@ async def test_a_background_stream_can_be_left_and_taken_up_again(house_that):
             seen.append(json.loads(event.split("\ndata: ")[1]))
         if len(seen) == 6:
             break
-    assert [one["type"] for one in seen[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert [one["type"] for one in seen[:3]] == [
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+    ]
     call.leave()
     await call.ended()
     path = f"{PATH}/{seen[0]['response']['id']}"
@@ -474,7 +496,12 @@ async def test_bad_requests_are_told_with_their_field(house_that, more, field, s
 async def test_bad_queries(house_that):
     house = house_that("x")
     id = (await ask(house.app, "POST", PATH, body())).json()["id"]
-    for query, field in (("limit=0", "limit"), ("limit=x", "limit"), ("limit=101", "limit"), ("after=x", "after")):
+    for query, field in (
+        ("limit=0", "limit"),
+        ("limit=x", "limit"),
+        ("limit=101", "limit"),
+        ("after=x", "after"),
+    ):
         reply = await ask(house.app, "GET", f"{PATH}/{id}/input_items", query=query)
         assert reply.status == 400 and reply.error["param"] == field
     reply = await ask(house.app, "POST", f"{PATH}/{id}/cancel")
