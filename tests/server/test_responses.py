@@ -11,7 +11,8 @@ import pytest
 
 from octavo.config.engine import EngineConfig
 from octavo.config.serve import ServeConfig
-from octavo.core.errors import EngineDead
+from octavo.core.errors import EngineDead, NotFound, Overloaded
+from octavo.server.responses.store import Record, Store
 from tests.server.asgi import Call, ask, heard, told
 from tests.server.fake_engine import CONTEXT, MODEL
 from tests.server.test_tools import CALL, LLAMA, TEMPLATE, client_of, prompt_of
@@ -314,6 +315,47 @@ async def test_the_store_is_bounded(house_that):
     assert found[-1] and not found[0] and sorted(found) == found
 
 
+def record_of(store, name, *, size=0, tenant="", done=True, background=False):
+    one = Record(name, tenant, (), store.now, background=background)
+    one.say(b"x" * (size // 2), done=done)
+    return one
+
+
+def test_what_is_too_old_goes_for_every_key():
+    now = [0.0]
+    store = Store(1 << 20, 10.0, lambda: now[0])
+    store.add(record_of(store, "a", tenant="one"))
+    now[0] = 5.0
+    store.add(record_of(store, "b", tenant="two"))
+    now[0] = 10.5
+    assert store.get("two", "b").id == "b" and store.used("one") == 0
+    with pytest.raises(NotFound, match="10 s"):
+        store.get("one", "a")
+    now[0] = 15.5
+    store.tidy()
+    assert store.used("two") == 0
+
+
+def test_what_is_being_made_is_kept_and_counted():
+    store = Store(10_000, 10.0, lambda: 0.0)
+    store.add(record_of(store, "old", size=4000))
+    busy = record_of(store, "busy", done=False, background=True)
+    busy.events = []
+    store.add(busy)
+    for number in range(100):
+        busy.tell(number, b"y" * 100)
+    assert store.used("") > 10_000
+    with pytest.raises(Overloaded, match="still being made"):
+        store.add(record_of(store, "next", done=False, background=True))
+    store.add(record_of(store, "small"))  # what is done has no place either
+    assert store.get("", "busy") is busy and store.used("") == busy.size
+    store.add(record_of(store, "other", tenant="two", size=4000))
+    assert store.get("two", "other")
+    busy.say(b"", done=True)
+    store.tidy()
+    assert store.used("") == 0
+
+
 async def test_keys_do_not_see_each_others_responses(house_that):
     house = house_that("hello", api_key=("one", "two"))
     mine, theirs = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
@@ -374,7 +416,7 @@ async def test_stopped_before_it_began(house_that):
     house = house_that("hello there")
     call = Call(house.app, "POST", PATH, body(background=True))
     assert await call.started() == 200
-    (record,) = house.service.responses._shelves[""].values()
+    (record,) = house.service.responses._shelves[""].records.values()
     record.task.cancel()
     await asyncio.gather(record.task, return_exceptions=True)
     assert json.loads(record.reply)["status"] == "cancelled"

@@ -41,7 +41,7 @@ def start(service: Service, talk: Talk, story: Storyteller, record: Record, *, s
         talk.job.close()
         service.traffic.leave()
         _show(story, record, done=True)
-        service.responses.tidy(record.tenant)
+        service.responses.tidy()
 
     record.task.add_done_callback(ended)
 
