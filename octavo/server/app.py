@@ -84,13 +84,21 @@ ROUTES: tuple[Entry, ...] = (
             response_types.ResponseRequest,
             (response_types.Response,),
             response_events.EVENTS,
+            done=False,
         ),
     ),
     Entry(
         "GET",
         "/v1/responses/{response_id}",
         responses.one,
-        Operation("a stored response", None, (response_types.Response,), response_events.EVENTS),
+        Operation(
+            "a stored response",
+            None,
+            (response_types.Response,),
+            response_events.EVENTS,
+            query=response_types.ResponseQuery,
+            done=False,
+        ),
     ),
     Entry(
         "DELETE",
@@ -108,7 +116,12 @@ ROUTES: tuple[Entry, ...] = (
         "GET",
         "/v1/responses/{response_id}/input_items",
         responses.input_items,
-        Operation("the conversation a response answers", None, (response_types.ItemList,)),
+        Operation(
+            "the conversation a response answers",
+            None,
+            (response_types.ItemList,),
+            query=response_types.ItemsQuery,
+        ),
     ),
     Entry(
         "POST",
@@ -119,6 +132,8 @@ ROUTES: tuple[Entry, ...] = (
             anthropic_types.MessageRequest,
             (anthropic_types.Message,),
             anthropic_types.EVENTS,
+            done=False,
+            problem=anthropic_types.AnthropicError,
         ),
     ),
     Entry(
@@ -129,6 +144,7 @@ ROUTES: tuple[Entry, ...] = (
             "how long a conversation's prompt is",
             anthropic_types.CountRequest,
             (anthropic_types.CountReply,),
+            problem=anthropic_types.AnthropicError,
         ),
     ),
     Entry(

@@ -21,19 +21,32 @@ class Operation(NamedTuple):
     request: type[msgspec.Struct] | None = None
     replies: tuple[type[msgspec.Struct], ...] = ()
     stream: tuple[type[msgspec.Struct], ...] = ()  # type of each server-sent event
+    query: type[msgspec.Struct] | None = None  # what may stand behind the "?"
+    done: bool = True  # whether streams end with [DONE]
+    problem: type[msgspec.Struct] | None = None  # the dialect's own shape of errors
 
 
 def schema(operations: Mapping[tuple[str, str], Operation], *, secured: bool) -> dict[str, Any]:
     """OpenAPI 3.1. `operations` by (method, path)."""
     kinds: list[type[msgspec.Struct]] = [ErrorReply]
     for operation in operations.values():
-        kinds += [k for k in (operation.request, *operation.replies, *operation.stream) if k is not None]
+        told = (*operation.replies, *operation.stream, operation.problem)
+        kinds += [k for k in (operation.request, operation.query, *told) if k is not None]
     kinds = list(dict.fromkeys(kinds))
     refs, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     by_kind = dict(zip(kinds, refs, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for (method, path), operation in operations.items():
-        paths.setdefault(path, {})[method.lower()] = _operation(path, operation, by_kind)
+        made = _operation(path, operation, by_kind)
+        if operation.query is not None:
+            made["parameters"] = [
+                *made.get("parameters", ()),
+                *(
+                    {"name": name, "in": "query", "schema": part}
+                    for name, part in components[operation.query.__name__]["properties"].items()
+                ),
+            ]
+        paths.setdefault(path, {})[method.lower()] = made
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "Octavo", "version": octavo.__version__},
@@ -52,7 +65,8 @@ def _operation(path: str, operation: Operation, refs: Mapping[type, Any]) -> dic
         content["application/json"] = {"schema": _one_of(operation.replies, refs)}
     if operation.stream:
         content["text/event-stream"] = {"schema": _one_of(operation.stream, refs)}
-    failure = {"description": "error", "content": {"application/json": {"schema": refs[ErrorReply]}}}
+    problem = refs[operation.problem or ErrorReply]
+    failure = {"description": "error", "content": {"application/json": {"schema": problem}}}
     result: dict[str, Any] = {
         "summary": operation.summary,
         "responses": {"200": {"description": "success", "content": content}, "default": failure},

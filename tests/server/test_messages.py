@@ -345,7 +345,8 @@ async def test_the_official_client(house_that):
     async with client_of(house) as client:
         asked = {"model": MODEL, "max_tokens": 2000, "tools": [WEATHER, GO], **THINK}
         talk = list(HI)
-        count = await client.messages.count_tokens(model=MODEL, messages=talk, tools=[WEATHER, GO])
+        counted = {key: value for key, value in asked.items() if key != "max_tokens"}
+        count = await client.messages.count_tokens(messages=talk, **counted)
         first = await client.messages.create(messages=talk, **asked)
         assert [block.type for block in first.content] == ["thinking", "text", "tool_use", "tool_use"]
         assert first.stop_reason == "tool_use" and first.content[2].input == {"city": "Köln"}

@@ -543,6 +543,7 @@ async def test_bad_queries(house_that):
         ("limit=x", "limit"),
         ("limit=101", "limit"),
         ("after=x", "after"),
+        ("order=up", "order"),
     ):
         reply = await ask(house.app, "GET", f"{PATH}/{id}/input_items", query=query)
         assert reply.status == 400 and reply.error["param"] == field

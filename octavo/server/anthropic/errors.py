@@ -9,8 +9,8 @@ import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from octavo.server.anthropic.types import ErrorFacts, ErrorReply
-from octavo.server.openai.errors import ErrorReply as OpenAIError
+from octavo.server.anthropic.types import AnthropicError, ErrorFacts
+from octavo.server.openai.errors import ErrorReply
 
 PREFIX = "/v1/messages"
 _KINDS = {
@@ -26,7 +26,7 @@ _KINDS = {
 }
 
 
-def facts(problem: OpenAIError) -> ErrorFacts:
+def facts(problem: ErrorReply) -> ErrorFacts:
     """The same error in this dialect's words."""
     kind = _KINDS.get(problem.error.code, "api_error")
     field = problem.error.param
@@ -72,11 +72,11 @@ class _Rewriter:
 
     async def _finish(self, start: Message) -> None:
         try:
-            problem = msgspec.json.decode(self._body, type=OpenAIError)
+            problem = msgspec.json.decode(self._body, type=ErrorReply)
         except msgspec.DecodeError:
             body = self._body  # not one of ours: as it is
         else:
-            body = msgspec.json.encode(ErrorReply(facts(problem), self._id))
+            body = msgspec.json.encode(AnthropicError(facts(problem), self._id))
         MutableHeaders(scope=start)["content-length"] = str(len(body))
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})

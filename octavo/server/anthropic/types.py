@@ -175,7 +175,7 @@ class ErrorFacts(msgspec.Struct, frozen=True):
     message: str
 
 
-class ErrorReply(msgspec.Struct, frozen=True, tag="error"):
+class AnthropicError(msgspec.Struct, frozen=True, tag="error"):
     """Anthropic's shape of every error."""
 
     error: ErrorFacts

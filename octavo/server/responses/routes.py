@@ -15,15 +15,18 @@ from octavo.server.narrate import Event, narrate, stream
 from octavo.server.openai import chat
 from octavo.server.openai.chat import Talk
 from octavo.server.openai.logprobs import Names
+from octavo.server.query import read_query
 from octavo.server.responses import background, read
 from octavo.server.responses.store import Items, Record
 from octavo.server.responses.types import (
     AllowedTools,
     Deleted,
     ItemList,
+    ItemsQuery,
     PlainText,
     ReasoningConfig,
     Response,
+    ResponseQuery,
     ResponseRequest,
     TextConfig,
 )
@@ -32,7 +35,6 @@ from octavo.server.service import Service
 from octavo.server.sse import EventStream, until_gone
 
 _BODY = Body(ResponseRequest)
-_MOST_LISTED = 100
 
 
 async def create(service: Service, request: Request) -> HttpResponse:
@@ -64,8 +66,9 @@ async def create(service: Service, request: Request) -> HttpResponse:
 async def one(service: Service, request: Request) -> HttpResponse:
     """A stored response as it stands; one made in the background may be streamed."""
     record = _record(service, request)
-    if request.query_params.get("stream") == "true":
-        return background.replay(service, record, _integer(request, "starting_after", -1))
+    query = read_query(request, ResponseQuery)
+    if query.stream:
+        return background.replay(service, record, query.starting_after)
     return HttpResponse(record.reply, media_type="application/json")
 
 
@@ -88,22 +91,18 @@ async def delete(service: Service, request: Request) -> HttpResponse:
 async def input_items(service: Service, request: Request) -> HttpResponse:
     """The conversation that was answered, the newest first unless `order` is asc."""
     items = list(_record(service, request).items)
-    if request.query_params.get("order", "desc") != "asc":
+    query = read_query(request, ItemsQuery)
+    if query.order == "desc":
         items.reverse()
-    limit = _integer(request, "limit", 20)
-    if not 1 <= limit <= _MOST_LISTED:
-        hint = f"an integer from 1 to {_MOST_LISTED}"
-        raise UserError(f"limit is {limit}", hint=hint, field="limit")
-    after = request.query_params.get("after")
-    if after is not None:
+    if query.after is not None:
         ids = [item.get("id") for item in items]
-        if after not in ids:
+        if query.after not in ids:
             raise UserError("after names no item of this response", hint="the id of one", field="after")
-        items = items[ids.index(after) + 1 :]
-    page = [dict(item) for item in items[:limit]]
+        items = items[ids.index(query.after) + 1 :]
+    page = [dict(item) for item in items[: query.limit]]
     ids = [item["id"] for item in page]
     return reply(
-        ItemList(page, ids[0] if ids else None, ids[-1] if ids else None, has_more=len(items) > limit)
+        ItemList(page, ids[0] if ids else None, ids[-1] if ids else None, has_more=len(items) > query.limit)
     )
 
 
@@ -228,12 +227,3 @@ def _story(service: Service, body: ResponseRequest, talk: Talk, stored: bool) ->
 
 def _record(service: Service, request: Request) -> Record:
     return service.responses.get(request.scope["tenant"], request.path_params["response_id"])
-
-
-def _integer(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not text.isdecimal() or len(text) > 9:
-        raise UserError(f"{name} is not a number", hint="an integer that is not negative", field=name)
-    return int(text)

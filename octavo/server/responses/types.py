@@ -134,6 +134,21 @@ class ResponseRequest(msgspec.Struct, kw_only=True):
     context_management: Any = None
 
 
+class ResponseQuery(msgspec.Struct, frozen=True):
+    """GET /v1/responses/{id}. `starting_after` is the number of the last event the client has."""
+
+    stream: bool = False
+    starting_after: Annotated[int, msgspec.Meta(ge=-1, le=1 << 40)] = -1
+
+
+class ItemsQuery(msgspec.Struct, frozen=True):
+    """GET /v1/responses/{id}/input_items. `after` is the id of the last item the client has."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
+
+
 # -- what an answer is made of ------------------------------------------------------------
 
 
