@@ -15,6 +15,7 @@ from tests.serving import Server
 
 MODEL = "SmolLM2-135M-Instruct"
 FRANCE = "What is the capital of France?"
+GREEDY = {"extra_body": {"temperature": 0}}  # this client has no parameter for it
 CITY = {
     "type": "object",
     "properties": {"city": {"type": "string", "enum": ["Paris", "Rome", "Oslo"]}},
@@ -103,7 +104,7 @@ def test_responses_in_the_background(client, server):
 
 
 def test_a_conversation_of_messages(claude, client):
-    asked = {"model": MODEL, "max_tokens": 40, "temperature": 0, "system": "You answer briefly."}
+    asked = {"model": MODEL, "max_tokens": 40, "system": "You answer briefly.", **GREEDY}
     talk = [{"role": "user", "content": FRANCE}]
     whole = claude.messages.create(messages=talk, **asked)
     assert "Paris" in whole.content[0].text and whole.stop_reason == "end_turn"
@@ -128,7 +129,7 @@ def test_a_conversation_of_messages(claude, client):
 
 def test_a_tool_round_trip_of_messages(claude):
     tool = {"name": "get_weather", "description": "Of a city.", "input_schema": CITY}
-    asked = {"model": MODEL, "tools": [tool], "temperature": 0, "max_tokens": 60}
+    asked = {"model": MODEL, "tools": [tool], "max_tokens": 60, **GREEDY}
     talk = [{"role": "user", "content": "What is the weather like in Rome?"}]
     choice = {"type": "tool", "name": "get_weather"}
     whole = claude.messages.create(messages=talk, tool_choice=choice, **asked)

@@ -361,6 +361,8 @@ async def test_the_official_client(house_that):
         assert "".join(text) == final.content[-1].text == "Sunny." and final.stop_reason == "end_turn"
         assert final.content[0].thinking == "It is there." and final.content[0].signature
         with pytest.raises(anthropic.BadRequestError, match="temperature"):
-            await client.messages.create(messages=HI, model=MODEL, max_tokens=5, temperature=9)
+            await client.messages.create(
+                messages=HI, model=MODEL, max_tokens=5, extra_body={"temperature": 9}
+            )
         with pytest.raises(anthropic.NotFoundError, match="nobody"):
             await client.messages.create(messages=HI, model="nobody", max_tokens=5)
