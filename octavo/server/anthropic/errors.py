@@ -19,8 +19,10 @@ _KINDS = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout_error",
     413: "request_too_large",
     415: "invalid_request_error",
+    431: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
 }
