@@ -42,11 +42,12 @@ def claude(server: Server) -> Iterator[anthropic.Anthropic]:
 
 
 def test_a_conversation_of_responses(client):
-    asked = {"model": MODEL, "temperature": 0, "max_output_tokens": 40}
-    first = client.responses.create(input=FRANCE, instructions="You answer briefly.", **asked)
+    brief = "You answer in one short sentence."
+    asked = {"model": MODEL, "instructions": brief, "temperature": 0, "max_output_tokens": 40}
+    first = client.responses.create(input=FRANCE, **asked)
     assert "Paris" in first.output_text and first.status == "completed"
     assert client.responses.retrieve(first.id).output == first.output
-    with client.responses.stream(input=FRANCE, instructions="You answer briefly.", **asked) as stream:
+    with client.responses.stream(input=FRANCE, **asked) as stream:
         said = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
         final = stream.get_final_response()
     assert said == final.output_text == first.output_text
@@ -104,7 +105,7 @@ def test_responses_in_the_background(client, server):
 
 
 def test_a_conversation_of_messages(claude, client):
-    asked = {"model": MODEL, "max_tokens": 40, "system": "You answer briefly.", **GREEDY}
+    asked = {"model": MODEL, "max_tokens": 40, "system": "You answer in one short sentence.", **GREEDY}
     talk = [{"role": "user", "content": FRANCE}]
     whole = claude.messages.create(messages=talk, **asked)
     assert "Paris" in whole.content[0].text and whole.stop_reason == "end_turn"
