@@ -59,12 +59,12 @@ class Service:
         self.formats = Formats.of(config.serve, builder.template, specials)
         self.names = config.model.served_model_name or (files.name,)
         self.root = files.name
-        self.created = int(time.time())
-        self.gate = Gate(config.schedule.max_queue)
-        self.traffic = Traffic()
         self.responses = Store(
             config.serve.response_store_bytes, config.serve.response_store_seconds, time.monotonic
         )
+        self.created = int(time.time())
+        self.gate = Gate(config.schedule.max_queue)
+        self.traffic = Traffic()
         self.meter = Meter(ready.max_model_len)
         self.fingerprint = _fingerprint(files, ready)
         self.exposition = Exposition(

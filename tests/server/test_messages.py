@@ -6,11 +6,13 @@ import importlib
 import json
 
 import anthropic
+import jiter
 import pytest
 
 from octavo.config.engine import EngineConfig
 from octavo.config.serve import ServeConfig
 from octavo.core.errors import EngineDead
+from octavo.server.anthropic.partial import certain
 from tests.server.asgi import Call, ask, told
 from tests.server.fake_engine import MODEL
 from tests.server.test_tools import CALL, LLAMA, TEMPLATE, grammar_of, prompt_of
@@ -84,6 +86,11 @@ def said(message):
     return "".join(text), "".join(thought), calls
 
 
+ARGUMENTS = [
+    {"city": 'Köln "x" \\', "n": -12.5e3, "on": True, "no": None},
+    {"a": [1, [2, {"b": "c,}]"}], []], "d": {}, "e": {"f": {"g": ["h"]}}},
+    {},
+]
 CASES = [
     ({}, HERMES, ("Let me see.", "", [CALL, ("go", {})]), "tool_use"),
     ({}, THINKING, ("Let me see.", "Which city?", [CALL, ("go", {})]), "tool_use"),
@@ -134,6 +141,36 @@ async def test_why_it_stopped(house_that):
         assert (whole["stop_reason"], whole["stop_sequence"]) == (reason, sequence)
         assert text is None or said(whole)[0] == text
         assert steady(folded(await told(house.app, PATH, body(**more)))) == steady(whole)
+
+
+@pytest.mark.parametrize("text", [json.dumps(one, indent=gap) for one in ARGUMENTS for gap in (None, 1)])
+def test_of_a_call_that_was_cut_off_all_that_is_certain_is_told(text):
+    """As the official client reads what was streamed."""
+    for cut in range(1, len(text) + 1):
+        assert certain(text[:cut]) == jiter.from_json(text[:cut].encode(), partial_mode=True), text[:cut]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "[1]", "5", "null", "}", "{]", '{"a": 1}}', '{"a": <', '{"a": "\\', '{"a' * 9]
+)
+def test_what_is_no_object_has_no_members(text):
+    assert certain(text) in ({}, {"a": {}})
+
+
+async def test_a_call_that_was_cut_off_is_the_same_whole_and_streamed(house_that):
+    house = house_that(HERMES)
+    for most in range(25, 120, 7):
+        whole = (await ask(house.app, "POST", PATH, body(max_tokens=most))).json()
+        events = await told(house.app, PATH, body(max_tokens=most))
+        pieces = [
+            e["delta"]["partial_json"] for e in events if e.get("delta", {}).get("type") == "input_json_delta"
+        ]
+        calls = [block for block in whole["content"] if block["type"] == "tool_use"]
+        assert whole["stop_reason"] == "max_tokens"
+        if calls:
+            text = "".join(pieces)
+            seen = jiter.from_json(text.encode(), partial_mode=True) if text else {}
+            assert calls[-1]["input"] == seen
 
 
 async def test_usage_tells_cached_tokens_apart(house_that):

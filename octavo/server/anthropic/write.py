@@ -11,6 +11,7 @@ from octavo.front.answer import Chunk
 from octavo.front.speech import CallPiece, Said
 from octavo.server.anthropic import types as t
 from octavo.server.anthropic.errors import facts
+from octavo.server.anthropic.partial import certain
 from octavo.server.narrate import Event
 from octavo.server.openai.errors import ErrorReply
 from octavo.server.openai.types import Usage
@@ -102,7 +103,7 @@ class Messenger:
             block = t.Thinking(text if self._shown else "", hashlib.sha256(text.encode()).hexdigest())
             yield t.BlockDelta(index=self._at, delta=t.SignatureDelta(block.signature))
         else:
-            block = t.ToolUse(block.id, block.name, _input(text))
+            block = t.ToolUse(block.id, block.name, certain(text))
         yield t.BlockStop(index=self._at)
         self.message.content.append(block)
         self._open = None
@@ -110,15 +111,6 @@ class Messenger:
     @property
     def _at(self) -> int:
         return len(self.message.content)
-
-
-def _input(text: str) -> dict[str, object]:
-    """A call that was cut off has no input that could be read."""
-    try:
-        found = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _usage(usage: Usage) -> t.Usage:

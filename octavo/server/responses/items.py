@@ -35,7 +35,7 @@ class _Reader:
     def read(self, item: Any, where: str) -> None:
         if not isinstance(item, Mapping):
             raise UserError(f"{where} is not an object", hint=f"an item is one of {_KINDS}", field=where)
-        kind = item.get("type", "message" if "role" in item else None)
+        kind = item.get("type") or ("message" if "role" in item else None)
         if kind == "message":
             self._message(item, where)
         elif kind == "function_call":

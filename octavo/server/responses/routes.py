@@ -182,7 +182,7 @@ def _before(service: Service, request: Request, body: ResponseRequest) -> Items:
 def _with_ids(items: list[Any]) -> Items:
     """As they are listed later."""
     kinds = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
-    rows = [_in_parts({"type": "message", **item}) for item in items]
+    rows = [_in_parts({**item, "type": item.get("type") or "message"}) for item in items]
     return tuple({**row, "id": row.get("id") or new_id(kinds.get(str(row["type"]), "item"))} for row in rows)
 
 
