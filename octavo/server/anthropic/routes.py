@@ -27,7 +27,7 @@ async def create(service: Service, request: Request) -> Response:
     started = service.meter.clock()
     body = await _BODY.read(request)
     with read.own_words():
-        asked = read.to_chat(service, body)
+        asked = await service.off_loop(len(await request.body()), lambda: read.to_chat(service, body))
         # max_tokens must be sent here, so clients send more than there can be: it is lowered
         talk = await chat.begin(service, request, asked, started=started, kind="msg", strict=False)
     try:
@@ -53,7 +53,7 @@ async def count_tokens(service: Service, request: Request) -> Response:
     """As many as the same request would be told to have."""
     body = await _COUNT.read(request)
     with read.own_words():
-        asked = read.to_chat(service, body)
+        asked = await service.off_loop(len(await request.body()), lambda: read.to_chat(service, body))
         ids = await chat.tokenised(service, asked)
     return reply(CountReply(len(ids)))
 

@@ -35,6 +35,7 @@ from octavo.server.service import Service
 from octavo.server.sse import EventStream, until_gone
 
 _BODY = Body(ResponseRequest)
+_WEIGHT = 256  # an item costs as much work as so many characters
 
 
 async def create(service: Service, request: Request) -> HttpResponse:
@@ -43,8 +44,9 @@ async def create(service: Service, request: Request) -> HttpResponse:
     stored = _stored(service, body)
     before = _before(service, request, body)
     items = read.items_of(body)
+    size = len(await request.body()) + _WEIGHT * len(before)
     with read.own_words():
-        asked = read.to_chat(body, before, items)
+        asked = await service.off_loop(size, lambda: read.to_chat(body, before, items))
         talk = await chat.begin(
             service, request, asked, started=started, kind="resp", shorten=body.truncation == "auto"
         )
