@@ -71,7 +71,7 @@ def job(
     searches = []
     for one in prepared:
         if one.requests[0].grammar is not None or one.params.prompt_logprobs is not None:
-            what = "a required tool call" if one.requests[0].grammar else "echo with logprobs"
+            what = "an answer in a given form" if one.requests[0].grammar else "echo with logprobs"
             hint = "leave it out, or set use_beam_search to false"
             raise Unsupported(f"{what} is not available in a beam search", hint=hint, field="use_beam_search")
         sampling = one.requests[0].sampling
