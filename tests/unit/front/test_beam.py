@@ -20,8 +20,14 @@ class Table:
 
     def __init__(self, seed):
         self.seed = seed
+        self.rows = {}
 
     def row(self, tokens):
+        if tokens not in self.rows:
+            self.rows[tokens] = self.draw(tokens)
+        return self.rows[tokens]
+
+    def draw(self, tokens):
         draw = random.Random(f"{self.seed} {tokens}")
         weights = [math.exp(2 * draw.gauss(0, 1)) for _ in range(VOCAB)]
         return [math.log(weight / sum(weights)) for weight in weights]
@@ -91,8 +97,9 @@ def same(got, wanted):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_beam_as_wide_as_the_world_finds_the_best_there_is(seed, penalty):
     params = BeamSearchParams(beam_width=VOCAB**4, max_tokens=4, length_penalty=penalty)
-    got, steps = run(Table(seed), params)
-    same(got, everything(Table(seed), params))
+    table = Table(seed)
+    got, steps = run(table, params)
+    same(got, everything(table, params))
     assert steps == 4
 
 
@@ -102,8 +109,9 @@ def test_a_beam_as_wide_as_the_world_finds_the_best_there_is(seed, penalty):
 def test_narrow_beams_are_those_of_a_plain_search(width, ignore, penalty):
     for seed in range(25):
         params = BeamSearchParams(beam_width=width, max_tokens=7, ignore_eos=ignore, length_penalty=penalty)
-        got, _ = run(Table(seed), params, eos=() if ignore else (EOS,))
-        same(got, plainly(Table(seed), params))
+        table = Table(seed)
+        got, _ = run(table, params, eos=() if ignore else (EOS,))
+        same(got, plainly(table, params))
 
 
 def test_a_search_ends_once_nothing_can_change():
