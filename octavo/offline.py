@@ -20,8 +20,10 @@ from octavo.checkpoint.find import locate
 from octavo.core.errors import Unsupported, UserError
 from octavo.core.events import CoreStats
 from octavo.engine.inline import InlineClient
-from octavo.front import calls
+from octavo.front import calls, checks
 from octavo.front.batch import Batch, Told
+from octavo.front.beam import BeamSearchParams
+from octavo.front.beams import ONE_TOKEN, BeamSearchOutput, Search, alternatives
 from octavo.front.forms import several
 from octavo.front.hf_view import HFView
 from octavo.front.metrics import Metric, snapshot
@@ -119,6 +121,29 @@ class LLM:
         return self._run(
             self._conversations(messages, sampling_params, None, how, tokenization_kwargs), use_tqdm
         )
+
+    def beam_search(
+        self,
+        prompts: Any,
+        params: BeamSearchParams,
+        lora_request: Any = None,
+        use_tqdm: Bar = False,
+        concurrency_limit: int | None = None,
+    ) -> list[BeamSearchOutput]:
+        """The likeliest continuations of each prompt, best first. Prompts are searched side by side,
+        `concurrency_limit` of them at once. Every step reads what it can from the prefix cache."""
+        calls.refuse(lora_request=lora_request)
+        rows = list(prompts) if several(prompts) else [prompts]
+        searches = [Search(self._builder, self._builder.build(row, ONE_TOKEN), params) for row in rows]
+        width = (
+            len(rows)
+            if concurrency_limit is None
+            else checks.integer("concurrency_limit", concurrency_limit, 1, checks.INT32)
+        )
+        with _progress(use_tqdm, len(rows)) as told:
+            for at in range(0, len(rows), width or 1):
+                self._search(searches[at : at + width], told)
+        return [search.output() for search in searches]
 
     def enqueue(
         self,
@@ -282,6 +307,15 @@ class LLM:
     def _run(self, prepared: list[Prepared], bar: Bar) -> list[RequestOutput]:
         return self._finish(self._batch.submit(prepared), bar)
 
+    def _search(self, searches: Sequence[Search], told: Told) -> None:
+        """Step by step, all of them together."""
+        while left := [search for search in searches if not search.done]:
+            asked = [search.requests() for search in left]
+            outputs = iter(self._run([one for some in asked for one in some], False))
+            for search, some in zip(left, asked, strict=True):
+                search.take([alternatives(next(outputs)) for _ in some])
+            told(sum(search.done for search in left), sum(map(len, asked)))
+
     def _enqueue(self, prepared: list[Prepared]) -> list[str]:
         keys = self._batch.submit(prepared)
         self._queued.update({key: one.id for key, one in zip(keys, prepared, strict=True)})
@@ -296,7 +330,6 @@ class LLM:
 
 _POOLING = "pooling models are not loaded yet"
 _ABSENT = {
-    "beam_search": "use n with a temperature",
     "encode": _POOLING,
     "embed": _POOLING,
     "classify": _POOLING,

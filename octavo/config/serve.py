@@ -96,6 +96,16 @@ class ServeConfig:
     heartbeat: float = option(
         10.0, "seconds of silence after which a stream gets an SSE comment", low=0.1, serve_only=True
     )
+    response_store_bytes: int = option(
+        64 << 20,
+        "memory for the stored responses of one API key, the oldest of which are dropped; 0: none are stored",
+        low=0,
+        kind="size",
+        serve_only=True,
+    )
+    response_store_seconds: float = option(
+        86400.0, "seconds for which a response is stored", low=1.0, serve_only=True
+    )
     response_role: str = option("assistant", "role in chat replies", serve_only=True)
     disable_fastapi_docs: bool = option(False, "no /docs, /redoc and /openapi.json", serve_only=True)
     enable_request_id_headers: bool = option(True, "answer with X-Request-Id", serve_only=True)

@@ -29,8 +29,8 @@ class Lowering:
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab = vocab
-        self._eos = tuple(dict.fromkeys(id for id in eos if 0 <= id < vocab))
-        self._max_logprobs = vocab if max_logprobs < 0 else max_logprobs
+        self.eos = tuple(dict.fromkeys(id for id in eos if 0 <= id < vocab))
+        self.max_logprobs = vocab if max_logprobs < 0 else max_logprobs
         self._grammars = Grammars(grammar)
 
     def sampling(self, params: SamplingParams, max_tokens: int) -> Sampling:
@@ -46,7 +46,7 @@ class Lowering:
             repetition_penalty=params.repetition_penalty,
             max_tokens=max_tokens,
             min_tokens=min(params.min_tokens, max_tokens),
-            eos=() if params.ignore_eos else self._eos,
+            eos=() if params.ignore_eos else self.eos,
             stop_token_ids=self._ids("stop_token_ids", params.stop_token_ids or ()),
             logprobs=self._alternatives("logprobs", params.logprobs),
             prompt_logprobs=self._alternatives("prompt_logprobs", params.prompt_logprobs),
@@ -87,9 +87,9 @@ class Lowering:
         if count is None:
             return None
         wanted = self._vocab if count < 0 else count
-        if wanted > self._max_logprobs:
+        if wanted > self.max_logprobs:
             raise UserError(
-                f"{field} is {count}, the limit is {self._max_logprobs}",
+                f"{field} is {count}, the limit is {self.max_logprobs}",
                 hint="ask for fewer or raise --max-logprobs",
                 field=field,
             )

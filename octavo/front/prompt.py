@@ -20,12 +20,13 @@ from octavo.config.model import ModelConfig
 from octavo.core.errors import UserError
 from octavo.core.facts import ModelFiles, Ready
 from octavo.core.request import EngineRequest, GrammarSpec, Sampling
-from octavo.front import checks
+from octavo.front import checks, infill
 from octavo.front.defaults import Defaults, read_defaults
 from octavo.front.forms import Form, check_ids, read_prompt, read_salt
 from octavo.front.lower import Lowering
 from octavo.front.params import SamplingParams
 from octavo.front.prepared import Prepared
+from octavo.front.shorten import shortened
 from octavo.front.teach import teach
 from octavo.grammar.thought import Thought
 from octavo.parsers import chain
@@ -66,7 +67,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How messages become a prompt. `template` replaces the model's own (offline use only).
-    `reasoning` names the parser of this model's reasoning, which no constraint touches then."""
+    `reasoning` names the parser of this model's reasoning, which no constraint touches then.
+    `shorten`: the oldest turns are left out where all would not fit."""
 
     tools: Sequence[Mapping[str, Any]] | None = None
     documents: Sequence[Mapping[str, Any]] | None = None
@@ -76,6 +78,7 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     template: ChatTemplate | None = None
     add_special: bool = False
     reasoning: str | None = None
+    shorten: bool = False
 
 
 PLAIN, CHAT = Options(), ChatOptions()
@@ -111,6 +114,8 @@ class PromptBuilder:
         self._lowering = Lowering(
             text.tokenizer, self.vocab_size, (*own, *eos), max_logprobs, grammar or GrammarConfig()
         )
+        self.eos = self._lowering.eos
+        self.max_logprobs = self._lowering.max_logprobs
         self._draw = draw
         self._clock = clock
         self._wall = wall
@@ -148,7 +153,7 @@ class PromptBuilder:
         options: Options = PLAIN,
     ) -> Prepared:
         """One request from a conversation."""
-        text, ids = self.render(messages, how)
+        text, ids = self._fitted(messages, params, how) if how.shorten else self.render(messages, how)
         thought = _thought(how.reasoning, text)
         return self._prepare(text, self._truncate(ids, options), params, options, thought)
 
@@ -194,7 +199,26 @@ class PromptBuilder:
         self._check_characters(text)
         return tuple(self.tokenizer.encode(text, add_special=add_special))
 
+    def infill(
+        self, prefix: Any, suffix: str, params: SamplingParams | None = None, options: Options = PLAIN
+    ) -> Prepared:
+        """One request for what stands between two texts. Unsupported when the model knows no such thing."""
+        ids, ends = infill.read(self.tokenizer, prefix, suffix, options.truncate)
+        self._check_characters(prefix + suffix)
+        params = self.default_params() if params is None else params.clone()
+        if not params.ignore_eos:
+            params.stop_token_ids = [*(params.stop_token_ids or ()), *ends]
+        return self._prepare(prefix, ids(add_special=options.add_special), params, options)
+
     # -- inside ---------------------------------------------------------------------------
+
+    def _fitted(
+        self, messages: Sequence[Mapping[str, Any]], params: SamplingParams | None, how: ChatOptions
+    ) -> tuple[str, tuple[int, ...]]:
+        """The longest end of a conversation that leaves room for the answer."""
+        wanted = (self.default_params() if params is None else params).max_tokens
+        room = self.max_model_len - min(wanted or 1, self.max_model_len - 1)
+        return shortened(messages, lambda rows: self.render(rows, how), room)
 
     def _ids(self, form: Form, options: Options) -> tuple[int, ...]:
         if form.ids is not None:

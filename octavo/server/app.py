@@ -14,7 +14,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from octavo.server import admin, openapi, tokenize
+from octavo.server import admin, invocations, openapi, tokenize
+from octavo.server.anthropic import routes as anthropic
+from octavo.server.anthropic import types as anthropic_types
+from octavo.server.anthropic.errors import AnthropicWords
 from octavo.server.batches import routes as batches
 from octavo.server.batches.batches import Batches
 from octavo.server.batches.dispatch import Dispatch, Owner
@@ -48,6 +51,9 @@ from octavo.server.openai.types import (
     VersionReply,
 )
 from octavo.server.openapi import Operation
+from octavo.server.responses import events as response_events
+from octavo.server.responses import routes as responses
+from octavo.server.responses import types as response_types
 from octavo.server.service import Service
 from octavo.server.sse import ClientGone
 
@@ -81,6 +87,92 @@ ROUTES: tuple[Entry, ...] = (
         "/v1/completions",
         completions.create,
         Operation("continue one text or several", CompletionRequest, (CompletionReply,), (CompletionChunk,)),
+        batch=True,
+    ),
+    Entry(
+        "POST",
+        "/v1/responses",
+        responses.create,
+        Operation(
+            "answer a conversation and keep it",
+            response_types.ResponseRequest,
+            (response_types.Response,),
+            response_events.EVENTS,
+            done=False,
+        ),
+        batch=True,
+    ),
+    Entry(
+        "GET",
+        "/v1/responses/{response_id}",
+        responses.one,
+        Operation(
+            "a stored response",
+            None,
+            (response_types.Response,),
+            response_events.EVENTS,
+            query=response_types.ResponseQuery,
+            done=False,
+        ),
+    ),
+    Entry(
+        "DELETE",
+        "/v1/responses/{response_id}",
+        responses.delete,
+        Operation("forget a stored response", None, (response_types.Deleted,)),
+    ),
+    Entry(
+        "POST",
+        "/v1/responses/{response_id}/cancel",
+        responses.cancel,
+        Operation("stop a response made in the background", None, (response_types.Response,)),
+    ),
+    Entry(
+        "GET",
+        "/v1/responses/{response_id}/input_items",
+        responses.input_items,
+        Operation(
+            "the conversation a response answers",
+            None,
+            (response_types.ItemList,),
+            query=response_types.ItemsQuery,
+        ),
+    ),
+    Entry(
+        "POST",
+        "/v1/messages",
+        anthropic.create,
+        Operation(
+            "answer a conversation, in Anthropic's dialect",
+            anthropic_types.MessageRequest,
+            (anthropic_types.Message,),
+            anthropic_types.EVENTS,
+            done=False,
+            problem=anthropic_types.AnthropicError,
+        ),
+        batch=True,
+    ),
+    Entry(
+        "POST",
+        "/v1/messages/count_tokens",
+        anthropic.count_tokens,
+        Operation(
+            "how long a conversation's prompt is",
+            anthropic_types.CountRequest,
+            (anthropic_types.CountReply,),
+            problem=anthropic_types.AnthropicError,
+        ),
+    ),
+    Entry(
+        "POST",
+        "/invocations",
+        invocations.create,
+        Operation(
+            "a chat or a completion, as the body shows",
+            invocations.Invocation,
+            (ChatReply, CompletionReply),
+            (ChatChunk, CompletionChunk),
+        ),
         batch=True,
     ),
     Entry(
@@ -139,6 +231,7 @@ def build(service: Service) -> Starlette:
         Middleware(RequestId, answer=serve.enable_request_id_headers),
         Middleware(Audit, log=service.audit, bodies=serve.audit_bodies),
         Middleware(cors, config=serve),  # answers preflight requests, which carry no key
+        Middleware(AnthropicWords),
         Middleware(Auth, ring=service.ring),
         Middleware(QuotaGate),
         Middleware(Drain, traffic=service.traffic),

@@ -159,7 +159,7 @@ class _Maker:
         return {str(operation.status): success, **refusals}
 
     def _refusal(self, status: int) -> dict[str, Any]:
-        """The middleware, which knows no dialect, answers in OpenAI's shape on every route."""
+        """What is refused before the app sees it is told in OpenAI's shape on every route."""
         if (own := self._operation.problem) is None:
             return {"$ref": f"#/components/responses/{_name(status)}"}
         return _problem(status, [self._refs[own], self._refs[ErrorReply]])
@@ -190,7 +190,19 @@ class _Maker:
 def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """A flat struct's own schema: parameters and forms hold no structs."""
     found: dict[str, Any] = msgspec.json.schema(kind)["$defs"][kind.__name__]
+    found["properties"] = {name: _given(field) for name, field in found["properties"].items()}
     return found
+
+
+def _given(field: dict[str, Any]) -> dict[str, Any]:
+    """Without null: what is sent as text can only be left out."""
+    shapes = [shape for shape in field.get("anyOf", ()) if shape != {"type": "null"}]
+    if len(shapes) != 1:
+        return field
+    return {
+        **shapes[0],
+        **{name: value for name, value in field.items() if name != "anyOf" and value is not None},
+    }
 
 
 def _form(kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -17,8 +17,12 @@ _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 def read_query(request: Request, kind: type[T]) -> T:
     """UserError names the parameter that cannot be."""
+    given = dict(request.query_params)
+    names = [name for name, _ in request.query_params.multi_items() if name in kind.__struct_encode_fields__]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{twice} is given twice", hint="send every parameter once", field=twice)
     try:
-        return msgspec.convert(dict(request.query_params), kind, strict=False)
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         place = _PLACE.search(str(error))
         field = place.group(1) if place else "query"

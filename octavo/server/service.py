@@ -27,6 +27,7 @@ from octavo.server.files.store import FileStore
 from octavo.server.gate import Gate, OpenGate
 from octavo.server.keys import KeyRing
 from octavo.server.middleware.drain import Traffic
+from octavo.server.responses.store import Store
 from octavo.server.visit import visit
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class Service:
         self.formats = Formats.of(config.serve, builder.template, specials)
         self.names = config.model.served_model_name or (files.name,)
         self.root = files.name
+        self.responses = Store(
+            config.serve.response_store_bytes, config.serve.response_store_seconds, time.monotonic
+        )
         self.created = int(time.time())
         self.gate = Gate(config.schedule.max_queue)
         self.traffic = Traffic()
@@ -125,6 +129,7 @@ class Service:
         return other
 
     def close(self) -> None:
+        self.responses.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self.audit is not None:
             self.audit.close()

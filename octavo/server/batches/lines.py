@@ -75,6 +75,7 @@ class _Name(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     stream: bool | None = None
+    background: bool | None = None
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
@@ -121,12 +122,11 @@ def _check(found: _Envelope) -> Problem | None:
     if not bytes(found.body).lstrip().startswith(b"{"):
         return Problem("invalid_request", "body is not a JSON object", "body")
     try:
-        streamed = _BODY.decode(found.body).stream
+        body = _BODY.decode(found.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None  # the route says what is wrong with it
-    if streamed:
-        return Problem("invalid_request", "stream cannot be used in a batch", "stream")
-    return None
+    named = "stream" if body.stream else "background" if body.background else None
+    return Problem("invalid_request", f"{named} cannot be used in a batch", named) if named else None
 
 
 def _name_in(raw: bytes) -> str | None:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from octavo.core.errors import UserError
 from octavo.front.params import SamplingParams
 from octavo.front.prompt import Options
+from octavo.server.openai import beams
 from octavo.server.openai.answer import Head
 from octavo.server.openai.constraint import constraint
 from octavo.server.openai.refused import refuse_unavailable
@@ -31,6 +32,7 @@ def admit(service: Service, body: CompletionRequest | ChatRequest) -> str:
     """Checks what can be checked before any text is read. Returns the model's name for replies."""
     model = service.resolve(body.model)
     refuse_unavailable(body)
+    beams.check(body)
     if body.stream and scores_prompt(body):
         raise UserError(
             "prompt_logprobs cannot be streamed", hint="set stream to false", field="prompt_logprobs"
@@ -48,6 +50,8 @@ def sampling(
 ) -> SamplingParams:
     """The body's sampling fields over the model's defaults."""
     given: dict[str, Any] = {name: getattr(body, name) for name in _SAMPLING}
+    if body.use_beam_search:
+        given["temperature"] = 1.0  # n answers, which are scored and not drawn
     tokenised = service.builder.tokenizer is not None
     return service.builder.params(
         {

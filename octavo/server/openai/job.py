@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from octavo.core.errors import Fault, UserError
+from octavo.core.errors import EngineError, Fault, UserError
 from octavo.front.answer import Chunk
 from octavo.front.outputs import Logprob
 from octavo.front.prepared import Prepared
@@ -118,8 +118,7 @@ class Job:
             self._open.discard((at, row))
             meter.finish(row, chunk.finish_reason, chunk.timeline)
         if chunk.finish_reason == "error":
-            why = chunk.error or "the request failed in the engine"
-            raise UserError(why) if chunk.refused else Fault(why)
+            raise failure(chunk)
 
     async def _merged(self) -> AsyncGenerator[Piece, None]:
         streams = [self._service.front.generate(one) for one in self.prepared]
@@ -131,6 +130,12 @@ class Job:
         async with contextlib.aclosing(_merge(streams)) as merged:
             async for piece in merged:
                 yield piece
+
+
+def failure(chunk: Chunk) -> EngineError:
+    """What ended a row that ended with an error."""
+    why = chunk.error or "the request failed in the engine"
+    return UserError(why) if chunk.refused else Fault(why)
 
 
 async def _merge(streams: Sequence[AsyncGenerator[Chunk, None]]) -> AsyncGenerator[Piece, None]:

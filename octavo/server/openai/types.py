@@ -100,10 +100,11 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     request_id: str | None = None
     cache_salt: str | None = None
     user: str | None = None
+    # beam search: n beams, all of which are answers
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
     # known elsewhere, refused here unless neutral (see refused.py)
-    use_beam_search: Any = None
     best_of: Any = None
-    length_penalty: Any = None
     logits_processors: Any = None
     thinking_token_budget: Any = None
     repetition_detection: Any = None
@@ -117,7 +118,7 @@ class CompletionRequest(GenerateRequest, kw_only=True):
 
     prompt: str | list[str | int | list[int]]
     logprobs: int | None = None
-    suffix: Any = None
+    suffix: str | None = None
     prompt_embeds: Any = None
 
 
