@@ -40,7 +40,6 @@ HELD = [
     checks.content_type_conformance,
     checks.response_headers_conformance,
     checks.response_schema_conformance,
-    checks.negative_data_rejection,
     checks.ignored_auth,
     checks.unsupported_method,
 ]
@@ -201,7 +200,9 @@ def probe(house: House, operation: APIOperation, mode: GenerationMode, count: in
             case = nearly_good(case, data.draw)
         reply = case.call(headers=HEADERS)
         statuses.add(reply.status_code)
-        case.validate_response(reply, checks=HELD, headers=HEADERS)
+        # in queries and forms all is text, which JSON's types say little about
+        more = [checks.negative_data_rejection] if case.media_type == "application/json" else []
+        case.validate_response(reply, checks=HELD + more, headers=HEADERS)
 
     run()
     assert statuses
