@@ -20,6 +20,9 @@ class GrammarConfig:
     disable_additional_properties: bool = option(
         False, "objects of a JSON schema have only the properties it lists, where it does not say otherwise"
     )
+    jump_ahead: bool = option(
+        True, "tokens that a grammar leaves no choice about are computed together, not one a step"
+    )
     max_grammar_bytes: int = option(
         65536, "longest JSON schema or grammar of one request", low=1, kind="size"
     )

@@ -58,7 +58,8 @@ class EngineCore:
         limits = limits_of(self._config, self._files, ready)
         self._vocab = ready.facts.vocab_size
         self._grammars = self._make_grammars(ready)
-        self._scheduler = Scheduler(ready.cache, limits, guests=(self._grammars,))
+        ahead = self._grammars.ahead if self._config.grammar.jump_ahead else None
+        self._scheduler = Scheduler(ready.cache, limits, guests=(self._grammars,), ahead=ahead)
         self._loop = Loop(self._scheduler, self._executor, limits.depth, self._grammars)
         return ready
 

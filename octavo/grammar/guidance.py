@@ -54,6 +54,10 @@ class GuidanceMatcher:
     def fill(self) -> bytes:
         return self._inner.compute_bitmask()[: self._width]  # the library may add a word
 
+    def forced(self) -> Sequence[int]:
+        tokens: list[int] = self._inner.compute_ff_tokens()
+        return tokens
+
     @property
     def may_end(self) -> bool:
         return self._inner.is_accepting()
