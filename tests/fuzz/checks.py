@@ -81,7 +81,9 @@ class Checked:
         most = request.sampling.max_tokens if request.sampling is not None else 0
         end = min(len(request.tokens) + most, self._limits.max_model_len)
         assert w.count >= 1 and 0 <= w.logits <= w.count and w.drafts < w.count
-        assert w.drafts <= (self._limits.drafts or (self._limits.max_rows if request.grammar is not None else 0))
+        assert w.drafts <= (
+            self._limits.drafts or (self._limits.max_rows if request.grammar is not None else 0)
+        )
         assert w.start + w.count <= max(end, 1), "beyond the end"
         cap = self._limits.chunk_cap
         assert not cap or w.drafts or w.count <= cap, "over the chunk cap"
