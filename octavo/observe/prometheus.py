@@ -33,7 +33,7 @@ _HELP = {
     "engine_steps": "steps executed",
     "engine_restarts": "times the engine process was started again",
     "structured_output_rows": "rows of steps that were sampled under a grammar",
-    "structured_output_forced_tokens": "tokens a grammar left no choice about, computed without a step of their own",
+    "structured_output_forced_tokens": "tokens without a choice, computed without a step of their own",
     "spec_decode_num_draft_tokens": "draft tokens proposed",
     "spec_decode_num_accepted_tokens": "draft tokens accepted",
     "time_to_first_token_seconds": "from arrival to the first token",

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from octavo.core.request import EngineRequest
 
-# The tokens that must follow a request's output as far as results have told it; empty where there is a choice.
+# The tokens that must follow the output that results have told; empty where there is a choice.
 Ahead = Callable[[EngineRequest], Sequence[int]]
 
 

@@ -22,7 +22,6 @@ REFUSED: dict[str, Refusal] = {
     "best_of": Refusal((1,), hint="use n"),
     "length_penalty": Refusal((1, 1.0)),
     "logits_processors": Refusal(([],)),
-    "thinking_token_budget": Refusal((-1,)),
     "repetition_detection": Refusal(),
     "kv_transfer_params": Refusal(({},)),
     "vllm_xargs": Refusal(({},)),
