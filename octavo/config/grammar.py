@@ -14,7 +14,9 @@ from octavo.core.errors import UserError
 @dataclass(frozen=True, kw_only=True)
 class GrammarConfig:
     structured_outputs_backend: str = option(
-        "auto", "what compiles JSON schemas and grammars; auto: guidance", choices=("auto", "guidance")
+        "auto",
+        "what compiles JSON schemas and grammars; auto: guidance",
+        choices=("auto", "guidance", "xgrammar"),
     )
     disable_any_whitespace: bool = option(False, "JSON under a schema has no white space between its parts")
     disable_additional_properties: bool = option(

@@ -39,7 +39,7 @@ class EngineCore:
         files: ModelFiles,
         executor: Executor,
         *,
-        make_backend: Callable[[ModelFiles, Ready], GrammarBackend] = make_backend,
+        make_backend: Callable[[ModelFiles, Ready, str], GrammarBackend] = make_backend,
     ) -> None:
         self._config = config
         self._files = files
@@ -65,7 +65,10 @@ class EngineCore:
 
     def _make_grammars(self, ready: Ready) -> Grammars:
         settings, facts = self._config.grammar, ready.facts
-        self._compiler = Compiler(lambda: self._make_backend(self._files, ready), settings.grammar_cache)
+        name = settings.structured_outputs_backend
+        self._compiler = Compiler(
+            lambda: self._make_backend(self._files, ready, name), settings.grammar_cache
+        )
         return Grammars(self._compiler, facts.vocab_size, facts.eos_token_ids, settings.grammar_timeout)
 
     def add(self, requests: Iterable[EngineRequest]) -> None:

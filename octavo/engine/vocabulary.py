@@ -8,10 +8,10 @@ from octavo.core.facts import ModelFiles, Ready
 from octavo.grammar.backend import GrammarBackend, Vocabulary
 
 
-def make_backend(files: ModelFiles, ready: Ready) -> GrammarBackend:
+def make_backend(files: ModelFiles, ready: Ready, name: str = "auto") -> GrammarBackend:
     """Reads the tokenizer, makes the backend. UserError when the model came without a tokenizer."""
     from octavo.grammar.budget import LimitingBackend
-    from octavo.grammar.guidance import GuidanceBackend
+    from octavo.grammar.choose import backend_class
     from octavo.text.tokenizer import Tokenizer
 
     if not files.tokenizer:
@@ -27,4 +27,4 @@ def make_backend(files: ModelFiles, ready: Ready) -> GrammarBackend:
         eos=tuple(id for id in eos if id < size),
         encode=lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
     )
-    return LimitingBackend(GuidanceBackend(vocabulary), vocabulary)
+    return LimitingBackend(backend_class(name)(vocabulary), vocabulary)

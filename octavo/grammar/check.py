@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
 from threading import Lock
 
 from octavo.core.errors import UserError
 from octavo.core.request import GrammarSpec
+from octavo.grammar.choose import Problem, problem_finder
 
-Problem = Callable[[GrammarSpec], str | None]
 _KEYWORDS = re.compile(r"Unimplemented keys: \[([^\]]*)\]")
 _NAMES = {
     "json": "the JSON schema",
@@ -23,19 +22,12 @@ _NAMES = {
 }
 
 
-def find_problem(spec: GrammarSpec) -> str | None:
-    """By the default backend, which is loaded now."""
-    from octavo.grammar.guidance import problem
-
-    return problem(spec)
-
-
 class Checker:
     """Remembers the last `keep` specs that were fine."""
 
-    def __init__(self, keep: int, problem: Problem = find_problem) -> None:
+    def __init__(self, keep: int, problem: Problem | None = None) -> None:
         self._keep = keep
-        self._problem = problem
+        self._problem = problem or problem_finder("auto")
         self._good: OrderedDict[GrammarSpec, None] = OrderedDict()
         self._lock = Lock()
 

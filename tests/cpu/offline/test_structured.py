@@ -231,3 +231,20 @@ def test_a_budget_needs_a_known_way_to_think(llm: LLM) -> None:
     params = SamplingParams(max_tokens=5, thinking_token_budget=3)
     with pytest.raises(Unsupported, match="thinking_token_budget"):
         llm.generate(PROMPT, params, use_tqdm=False)
+
+
+def test_another_backend_holds_the_same_forms(default_model: ModelFiles) -> None:
+    names = ["json", "tight", "regex", "choice", "ebnf"]
+    params = [ask(FORMS[name], temperature=t, seed=3) for name in names for t in (0.0, 1.0)]
+    params += [
+        ask(FORMS["json"], n=2, temperature=1.0, seed=1, presence_penalty=0.5, min_tokens=20, logprobs=1)
+    ]
+    with engine(structured_outputs_backend="xgrammar") as llm:
+        outputs = llm.generate([PROMPT] * len(params), params, use_tqdm=False)
+        for output, name in zip(outputs, [*(name for name in names for _ in (0, 1)), "json"], strict=True):
+            for one in output.outputs:
+                assert one.finish_reason == "stop" and fits(name, one.text), (name, one.text)
+        stats = llm.stats()
+        assert stats.masked > 0 and stats.overlapped > 0 and stats.jumped == 0
+        with pytest.raises(UserError, match="EBNF"):
+            llm.generate(PROMPT, ask(FORMS["lark"]), use_tqdm=False)

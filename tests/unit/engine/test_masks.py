@@ -87,7 +87,7 @@ def core(backend):
         EngineConfig(),
         files(),
         InlineExecutor(lambda: FakeRunner(SHAPE)),
-        make_backend=lambda files, ready: backend,
+        make_backend=lambda files, ready, name: backend,
     )
     made.start(lambda stage, share: None)
     yield made
