@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Node = Mapping[str, Any]
-_NOTES = frozenset(
-    ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly")
-    + ("$comment", "$schema", "$id", "$defs", "definitions")
-)
+_NOTES = frozenset((
+    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema",
+    "$id", "$defs", "definitions",
+))  # fmt: skip
 _BY_TYPE = {
     "object": frozenset(("properties", "required", "additionalProperties")),
     "array": frozenset(("items", "prefixItems", "minItems", "maxItems")),
