@@ -9,8 +9,8 @@ from typing import Any
 
 Node = Mapping[str, Any]
 _NOTES = frozenset((
-    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema",
-    "$id", "$defs", "definitions",
+    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment",
+    "$schema", "$id", "$defs", "definitions",
 ))  # fmt: skip
 _BY_TYPE = {
     "object": frozenset(("properties", "required", "additionalProperties")),
