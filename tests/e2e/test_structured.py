@@ -171,9 +171,11 @@ async def run(server: Server, cases: list[tuple[Case, bool]], fits: Beginnings) 
             return rounds
 
         around = [asyncio.create_task(talk(*pair)) for pair in zip(NEIGHBOURS, alone, strict=True)]
-        await asyncio.gather(*(one(case, flows) for case, flows in cases))
+        ended = await asyncio.gather(*(one(case, flows) for case, flows in cases), return_exceptions=True)
         over.set()
         assert min(await asyncio.gather(*around)) > 0
+    failed = [(case, error) for (case, _), error in zip(cases, ended, strict=True) if error is not None]
+    assert not failed, "\n".join(f"{case}: {error!r:.600}" for case, error in failed)
     assert counter(server, "structured_output_rows") > 0
     assert counter(server, "structured_output_forced_tokens") > 0
     return tally
@@ -205,11 +207,15 @@ async def accepted(server: Server, schemas: list[dict[str, Any]]) -> list[dict[s
     return found
 
 
+# patterns that Python's re, by which jsonschema validates, cannot read or reads differently
+UNREADABLE = ("optional/ecmascript-regex", "optional/non-bmp-regex")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 async def test_five_hundred_schemas(house: Server, beginnings: Beginnings) -> None:
     """Each at both temperatures, both whole and streamed."""
-    suite = await accepted(house, [case.schema for case in load()])
+    suite = await accepted(house, [case.schema for case in load() if case.of not in UNREADABLE])
     schemas = [*WRITTEN, *suite, *made(500 - len(WRITTEN) - len(suite))]
     assert len(schemas) == 500 and len(suite) > 150
     every = [
