@@ -43,6 +43,7 @@ class Beginnings:
         self._encode = lambda text: tokenizer.encode(text, add_special=False, parse_special=False)
         texts = {id: tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)}
         self.closing = [id for id, text in texts.items() if text and set(text) <= set(b'"]}')]
+        self.closing += tokenizer.eos_token_ids
         self._backend = GuidanceBackend(
             Vocabulary(
                 list(texts.values()),
@@ -132,8 +133,8 @@ class Tally(NamedTuple):
 
 async def answer(client: httpx.AsyncClient, case: Case, flows: bool, fits: Beginnings, tally: Tally) -> Said:
     """The first answer. One that max_tokens cut must be a beginning of one that fits. Then it is asked for
-    again, with more tokens and a bias towards those that close strings, arrays and objects: where the schema sets
-    no bound, a small model may go on for ever. That answer must come to its end, at the third try at last."""
+    again, with more tokens and a bias towards those that close strings, arrays, objects and the answer: where the
+    schema sets no bound, a small model may go on for ever. That answer must come to its end, at the third try at last."""
     way = streamed if flows else whole
     asked = body(case.schema, case.number, case.temperature)
     first = await way(client, asked)
