@@ -43,6 +43,9 @@ class Beginnings:
         self._encode = lambda text: tokenizer.encode(text, add_special=False, parse_special=False)
         texts = {id: tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)}
         self.closing = [id for id, text in texts.items() if text and set(text) <= set(b'"]}')]
+        self.closing += [
+            id for id, text in texts.items() if text.strip() == b"null"
+        ]  # ends what is recursive
         self.closing += tokenizer.eos_token_ids
         self._backend = GuidanceBackend(
             Vocabulary(
