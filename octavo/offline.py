@@ -31,6 +31,7 @@ from octavo.front.outputs import RequestOutput
 from octavo.front.params import SamplingParams
 from octavo.front.prepared import Prepared
 from octavo.front.prompt import ChatOptions, PromptBuilder, load_text
+from octavo.front.speech import Formats
 from octavo.observe.meter import Meter
 from octavo.text.chat import find_template
 
@@ -264,12 +265,14 @@ class LLM:
                 hint="auto or string",
                 field="chat_template_content_format",
             )
+        own = None if template is None else find_template(template, self._text.tokenizer)
         return ChatOptions(
-            template=None if template is None else find_template(template, self._text.tokenizer),
+            template=own,
             add_generation_prompt=generation,
             continue_final_message=final,
             tools=tools,
             variables=variables,
+            reasoning=Formats.of(self.config.serve, own or self._text.template).reasoning,
         )
 
     def _prompts(

@@ -162,9 +162,9 @@ FOREIGN: dict[str, Foreign] = {
     "allowed_media_domains": _many(_not_yet(_MEDIA)),
     # grammar, reasoning, tools
     "structured_outputs_config": Foreign("read as the settings of structured output"),
-    "guided_decoding_backend": Foreign("guidance compiles every grammar", ("auto", "guidance")),
+    "guided_decoding_backend": Foreign("use --structured-outputs-backend", ("auto", "guidance")),
     "reasoning_parser_plugin": Foreign("install it as a package with an octavo.reasoning_parser entry point"),
-    "reasoning_config": _not_yet("a budget of reasoning tokens is"),
+    "reasoning_config": Foreign("send thinking_token_budget with a request"),
     "tool_parser_plugin": Foreign("install it as a package with an octavo.tool_parser entry point"),
     "tool_server": _not_yet("tool servers are"),
     # drafts, transfer

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from octavo.config.grammar import GrammarConfig
-from octavo.core.errors import UserError
+from octavo.core.errors import Unsupported, UserError
 from octavo.core.request import GrammarSpec, Sampling
 from octavo.front.forms import check_ids
 from octavo.front.params import SamplingParams
 from octavo.front.structured import Grammars
-from octavo.grammar.thought import Thought, after_thought
+from octavo.grammar.thought import Thought, after_thought, limited
 from octavo.text.tokenizer import Tokenizer
 
 _MOST_WORD_TOKENS = 64
@@ -58,11 +58,19 @@ class Lowering:
     def grammar(self, params: SamplingParams, thought: Thought | None = None) -> GrammarSpec | None:
         """The constraint on the answer, if there is one; it begins after the `thought`. UserError
         says what in it cannot be."""
-        asked = params.structured_outputs
-        if asked is None:
-            return None
-        spec = self._grammars.spec(asked)
-        return spec if thought is None else after_thought(spec, thought)
+        asked, most = params.structured_outputs, params.thinking_token_budget
+        spec = None if asked is None else self._grammars.spec(asked)
+        if spec is not None and thought is not None:
+            spec = after_thought(spec, thought)
+        if most is None:
+            return spec
+        if thought is None:
+            raise Unsupported(
+                "thinking_token_budget is not available: how this model marks its reasoning is not known",
+                hint="leave it out",
+                field="thinking_token_budget",
+            )
+        return limited(spec, thought, most)
 
     def check_detokenize(self, params: SamplingParams) -> None:
         """Without a tokenizer there is no text to search."""

@@ -114,6 +114,7 @@ class Growing:
         "drafts",
         "accepted",
         "masked",
+        "jumped",
     )
 
     def __init__(self) -> None:

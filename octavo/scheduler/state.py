@@ -54,6 +54,7 @@ class RequestState:
     limit: int  # most tokens, prompt included
     sampling: Sampling | None  # with max_tokens cut to the limit
     samples: bool  # False: scored or pooled only
+    guided: bool  # samples under a grammar
     order: tuple[int, float, int]  # place in every line: (priority, arrival, sequence)
     queued_at: float
 
@@ -104,6 +105,7 @@ class RequestState:
             limit=limit,
             sampling=sampling,
             samples=samples,
+            guided=samples and request.grammar is not None,
             order=(priority, request.arrived, sequence),
             queued_at=now,
             scored=prompt if request.output else 1,

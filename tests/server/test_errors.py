@@ -112,7 +112,8 @@ SHARED = [
     ({"guided_choice": []}, 400, "guided_choice", ["list of texts"]),
     ({"guided_regex": "a", "guided_choice": ["a"]}, 400, "guided_choice", ["both"]),
     ({"logits_processors": ["x"]}, 400, "logits_processors", ["not available"]),
-    ({"thinking_token_budget": 5}, 400, "thinking_token_budget", ["not available"]),
+    ({"thinking_token_budget": 5}, 400, "thinking_token_budget", ["not known"]),
+    ({"thinking_token_budget": -2}, 400, "thinking_token_budget", ["-1"]),
     ({"kv_transfer_params": {"a": 1}}, 400, "kv_transfer_params", ["not available"]),
 ]
 ONLY_TEXT = [

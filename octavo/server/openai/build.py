@@ -24,7 +24,7 @@ _SAMPLING = (
     "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "seed", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos",
     "min_tokens", "prompt_logprobs", "logit_bias", "allowed_token_ids", "bad_words", "skip_special_tokens",
-    "spaces_between_special_tokens",
+    "spaces_between_special_tokens", "thinking_token_budget",
 )  # fmt: skip
 
 

@@ -22,7 +22,6 @@ class Refusal(NamedTuple):
 REFUSED: dict[str, Refusal] = {
     "best_of": Refusal((1,), hint="use n"),
     "logits_processors": Refusal(([],)),
-    "thinking_token_budget": Refusal((-1,)),
     "repetition_detection": Refusal(),
     "kv_transfer_params": Refusal(({},)),
     "vllm_xargs": Refusal(({},)),

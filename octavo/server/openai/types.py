@@ -78,6 +78,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     logit_bias: dict[str, float] | None = None
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
+    thinking_token_budget: int | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     # the form of the answer; the guided fields are deprecated
@@ -106,7 +107,6 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     # known elsewhere, refused here unless neutral (see refused.py)
     best_of: Any = None
     logits_processors: Any = None
-    thinking_token_budget: Any = None
     repetition_detection: Any = None
     kv_transfer_params: Any = None
     vllm_xargs: Any = None

@@ -43,6 +43,9 @@ class Even:
         even = sum(1 << token for token in range(0, VOCAB, 2)) if self.taken < 6 else 0
         return even.to_bytes(4, "little")
 
+    def forced(self) -> list[int]:
+        return []
+
     @property
     def may_end(self) -> bool:
         return self.taken >= 3
@@ -84,7 +87,7 @@ def core(backend):
         EngineConfig(),
         files(),
         InlineExecutor(lambda: FakeRunner(SHAPE)),
-        make_backend=lambda files, ready: backend,
+        make_backend=lambda files, ready, name: backend,
     )
     made.start(lambda stage, share: None)
     yield made
