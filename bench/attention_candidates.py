@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from octavo.ops.triton.attention_decode import DecodeConfig
 from octavo.ops.triton.attention_direct import DirectConfig
+from octavo.ops.triton.attention_gather import FreshConfig
 from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
 
@@ -35,6 +36,11 @@ def prefill_candidates() -> Iterator[PrefillConfig]:
     cuts = ((128, 64, 8), (128, 128, 8), (64, 64, 4), (64, 32, 4), (128, 32, 8), (128, 64, 4), (64, 128, 4))
     for cut, stages in itertools.product(cuts, (2, 3, 5)):
         yield PrefillConfig(*cut, stages)
+
+
+def fresh_candidates() -> Iterator[FreshConfig]:
+    for cut in ((128, 128, 8), (128, 64, 8), (64, 64, 4)):
+        yield FreshConfig(*cut)
 
 
 def prefix_candidates() -> Iterator[PrefixConfig]:

@@ -7,12 +7,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.attention_candidates import decode_candidates, direct_candidates, prefill_candidates
+from bench.attention_candidates import (
+    decode_candidates,
+    direct_candidates,
+    fresh_candidates,
+    prefill_candidates,
+)
 from bench.attention_step import BF16, processors, workers
 from octavo.ops.triton import attention_direct
 from octavo.ops.triton.attention_decode import DecodeConfig, Workspace, decode, programs_for
 from octavo.ops.triton.attention_direct import DirectConfig
-from octavo.ops.triton.attention_gather import gather
+from octavo.ops.triton.attention_gather import FreshConfig, gather
 from octavo.ops.triton.attention_prefill import PrefillConfig, prefill
 from octavo.ops.triton.attention_prefix import PrefixConfig, shared_prefix
 from octavo.ops.triton.attention_tune import decode_config, direct_config, prefill_config, prefix_config
@@ -126,7 +131,7 @@ WHOLE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def whole_prompts(seed: int) -> tuple[float, bool]:
+def whole_prompts(seed: int, config: FreshConfig) -> tuple[float, bool]:
     """Keys gathered, values a view of wider rows: (error in tolerances, whether others are untouched)."""
     from octavo.ops.triton.attention_fresh import fresh
 
@@ -134,17 +139,19 @@ def whole_prompts(seed: int) -> tuple[float, bool]:
     case = Case(FRESH, seed=seed, **{**plain, **WHOLE[seed]}).build()
     keys = gather(case.k, case.slots())
     wide = torch.cat((torch.full_like(keys, float("nan")), gather(case.v, case.slots())), 1)
-    fresh(case.q, keys, wide[:, keys.shape[1] :], case.out, case.row_start, scale=case.scale)
+    fresh(case.q, keys, wide[:, keys.shape[1] :], case.out, case.row_start, config, scale=case.scale)
     mask = ~case.decoded()
     return case.check(case.out[mask], case.expected()[mask]), bool(case.out[~mask].isnan().all())
 
 
 def check_fresh(result: dict[str, Any]) -> None:
     errors = []
-    for seed, shape in enumerate(WHOLE):
-        error, clean = whole_prompts(seed)
-        errors.append(error if clean else 1e9)
-        print(f"  whole prompts {shape}: {error:.3f} of the tolerance, others untouched: {clean}", flush=True)
+    for config in fresh_candidates():
+        for seed, shape in enumerate(WHOLE):
+            error, clean = whole_prompts(seed, config)
+            errors.append(error if clean else 1e9)
+            said = f"{error:.3f} of the tolerance, others {'untouched' if clean else 'OVERWRITTEN'}"
+            print(f"  whole prompts {tuple(config)} {shape}: {said}", flush=True)
     result["check fresh"] = max(errors)
 
 

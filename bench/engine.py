@@ -10,10 +10,12 @@ the cache from then on. `--engine-args` is a JSON object of further arguments of
 from __future__ import annotations
 
 import argparse
+import gzip
 import importlib
 import json
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,43 +56,61 @@ def requests(w: Workload, vocab: int, seed: int) -> list[Request]:
 
 def run(llm: Any, params: Callable[..., Any], w: Workload, vocab: int, repeats: int) -> dict[str, Any]:
     """Seconds of each repeat and what follows from their median."""
-    seconds, marks = [], []
+    seconds = []
     for repeat in range(repeats + 1):
-        marks.append(_device_time(llm))
         asked = requests(w, vocab, 100 + repeat)
-        sampling = [
-            params(temperature=w.temperature, max_tokens=n, ignore_eos=True, detokenize=False)
-            for _, n in asked
-        ]
-        prompts = [{"prompt_token_ids": ids} for ids, _ in asked]
-        began = time.perf_counter()
-        outputs = llm.generate(prompts, sampling, use_tqdm=False)
-        seconds.append(time.perf_counter() - began)
-        got, wanted = sum(len(o.outputs[0].token_ids) for o in outputs), sum(n for _, n in asked)
-        assert got == wanted, f"{got} tokens came, {wanted} were asked for"
-    marks.append(_device_time(llm))
+        seconds.append(_generate(llm, params, w, asked))
     counted = spread(seconds[1:])
     middle, longest = counted["median"], max(n for _, n in asked)
+    wanted = sum(n for _, n in asked)
     return {
         "seconds": counted,
         "each": [round(s, 4) for s in seconds[1:]],
         "output_tokens_per_s": round(wanted / middle, 1),
         "prompt_tokens_per_s": round(sum(len(ids) for ids, _ in asked) / middle, 1),
         "ms_per_step": round(1e3 * middle / longest, 4),
-        **_idle(marks[1:]),
     }
 
 
-def _device_time(llm: Any) -> tuple[float, float]:
-    """Seconds in which the device worked and in which it waited, where the engine counts them."""
-    stats = llm.stats() if callable(vars(type(llm)).get("stats")) else None
-    return (stats.device_s, stats.idle_s) if stats is not None else (0.0, 0.0)
+def _generate(llm: Any, params: Callable[..., Any], w: Workload, asked: list[Request]) -> float:
+    """Seconds it takes."""
+    sampling = [
+        params(temperature=w.temperature, max_tokens=n, ignore_eos=True, detokenize=False) for _, n in asked
+    ]
+    prompts = [{"prompt_token_ids": ids} for ids, _ in asked]
+    began = time.perf_counter()
+    outputs = llm.generate(prompts, sampling, use_tqdm=False)
+    seconds = time.perf_counter() - began
+    got, wanted = sum(len(o.outputs[0].token_ids) for o in outputs), sum(n for _, n in asked)
+    assert got == wanted, f"{got} tokens came, {wanted} were asked for"
+    return seconds
 
 
-def _idle(marks: list[tuple[float, float]]) -> dict[str, float]:
-    """The device's idle share between the first step of the counted repeats and the last."""
-    worked, waited = (marks[-1][i] - marks[0][i] for i in (0, 1))
-    return {"device_idle_share": round(waited / (worked + waited), 4)} if worked else {}
+def profiled(llm: Any, params: Callable[..., Any], w: Workload, vocab: int) -> dict[str, Any]:
+    """One more run, with the GPU's kernels recorded: which took how long, and how long none ran."""
+    llm.start_profile(operators=False)
+    _generate(llm, params, w, requests(w, vocab, 99))
+    with gzip.open(llm.stop_profile(), "rt") as file:
+        events = json.load(file)["traceEvents"]
+    kernels = sorted(
+        (e["ts"], e["ts"] + e["dur"], e["name"].split("<")[0].split("(")[0])
+        for e in events
+        if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
+    )
+    busy, end, took = 0.0, 0.0, defaultdict[str, list[float]](list)
+    for start, stop, name in kernels:
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+        took[name].append(stop - start)
+    span = end - kernels[0][0]
+    most = sorted(took.items(), key=lambda item: -sum(item[1]))[:16]
+    return {
+        "gpu_span_ms": round(span / 1e3, 2),
+        "gpu_idle_share": round(1 - busy / span, 4),
+        "kernels": [
+            {"name": name[:60], "ms": round(sum(us) / 1e3, 2), "launches": len(us)} for name, us in most
+        ],
+    }
 
 
 def main() -> None:
@@ -100,6 +120,7 @@ def main() -> None:
     parser.add_argument("--workloads", default="one,eight,batch64,batch256,prefill,shared")
     parser.add_argument("--engine-args", type=json.loads, default={})
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="one more run, with its kernels recorded")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     vocab = json.loads((Path(args.model) / "config.json").read_text())["vocab_size"]
@@ -114,6 +135,8 @@ def main() -> None:
     print(json.dumps(rows[0]), flush=True)
     for name in args.workloads.split(","):
         row = run(llm, engine.SamplingParams, WORKLOADS[name], vocab, args.repeats)
+        if args.profile:
+            row["profile"] = profiled(llm, engine.SamplingParams, WORKLOADS[name], vocab)
         rows.append({"workload": name, **WORKLOADS[name]._asdict(), **row})
         print(json.dumps(rows[-1]), flush=True)
     if args.out:

@@ -1,7 +1,7 @@
 """The attention kernels on a GPU: every candidate checked against the definition, then timed by shape.
 
-`python bench/kernels_attention.py [--only PARTS] [--out FILE]`, where PARTS are some of
-check,check-fresh,compile,work,decode,few,fresh,prefill,prefix,fp8, prints tables and writes JSON (to
+`python bench/kernels_attention.py [--only PARTS] [--out FILE]`, where PARTS are some of check,check-fresh,
+compile,compile-few,work,decode,few,fresh,prefill,prefix,fp8,fp8-decode, prints tables and writes JSON (to
 $OUT/kernels_attention.json where OUT is set). Times are microseconds a launch inside a
 captured graph that walks over layers of a cache larger than L2. Results go to ops/triton/attention_tune.py.
 """
@@ -23,6 +23,7 @@ import torch
 from bench.attention_candidates import (
     decode_candidates,
     direct_candidates,
+    fresh_candidates,
     prefill_candidates,
     prefix_candidates,
     variations,
@@ -46,7 +47,7 @@ from bench.attention_step import (
 )
 from bench.record import provenance, write
 from octavo.ops.triton.attention_direct import DirectConfig
-from octavo.ops.triton.attention_gather import gather
+from octavo.ops.triton.attention_gather import FreshConfig, gather
 from octavo.ops.triton.attention_tune import (
     decode_config,
     direct_config,
@@ -193,22 +194,23 @@ def time_prefill(result: dict[str, Any], kind: torch.dtype = BF16, only: Sequenc
 
 
 def fresh_times(step: Step) -> Iterator[tuple[str, float]]:
-    """attention_fresh.py on keys that lie contiguous, and with their gathering."""
+    """attention_fresh.py on keys that lie contiguous, and the best of it with their gathering."""
     from octavo.ops.triton.attention_fresh import fresh
 
     wide = torch.randn(step.tokens, 3 * step.kv_heads * step.d, device="cuda", dtype=BF16)
     keys, values = wide[:, : step.kv_heads * step.d].contiguous(), wide[:, -step.kv_heads * step.d :]
     slots = torch.randperm(step.tokens, device="cuda")
 
-    def both(layer: int) -> None:
-        k = gather(step.views(layer)[0], slots)
-        fresh(step.q, k, values, step.out, step.row_start, scale=step.d**-0.5)
+    def run(config: FreshConfig, keys: torch.Tensor) -> None:
+        fresh(step.q, keys, values, step.out, step.row_start, config, scale=step.d**-0.5)
 
-    yield (
-        "alone",
-        timed(lambda _: fresh(step.q, keys, values, step.out, step.row_start, scale=step.d**-0.5), 1, 8),
-    )
-    yield "with keys gathered", timed(both, step.layers, 8)
+    best = (float("inf"), FreshConfig())
+    for config in fresh_candidates():
+        us = timed(lambda _, c=config: run(c, keys), 1, 8)
+        best = min(best, (us, config))
+        yield f"contiguous, {tuple(config)}", us
+    both = timed(lambda layer: run(best[1], gather(step.views(layer)[0], slots)), step.layers, 8)
+    yield f"gathered, {tuple(best[1])}", both
 
 
 def time_fresh(result: dict[str, Any]) -> None:
@@ -293,6 +295,15 @@ def compile_all(result: dict[str, Any]) -> None:
     tasks += [("prefill", c, shape, BF16) for c in prefill_candidates() for shape in (LLAMA, QWEN)]
     tasks += [("prefill", c, LLAMA, FP8) for c in prefill_candidates()]
     tasks += [("prefix", c, LLAMA, BF16) for c in prefix_candidates()]
+    compile_tasks(tasks)
+
+
+def compile_few(result: dict[str, Any]) -> None:
+    """What `few` and decoding from an fp8 cache need."""
+    compile_tasks([*few_tasks(), *(("decode", c, LLAMA, FP8) for c in decode_candidates())])
+
+
+def compile_tasks(tasks: list[tuple[str, Any, tuple[int, int], torch.dtype]]) -> None:
     seen: dict[Any, Any] = {}
     for kind, config, shape, cache in tasks:  # what is not compiled in comes once
         plain = config._replace(per_sm=1) if kind == "decode" else config
@@ -303,23 +314,26 @@ def compile_all(result: dict[str, Any]) -> None:
                 print(f"    {problem}", flush=True)
 
 
+EVERYTHING = "check,check-fresh,compile,work,decode,few,fresh,prefill,prefix,fp8"
 PARTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "check": check,
     "check-fresh": check_fresh,
     "fresh": time_fresh,
     "compile": compile_all,
+    "compile-few": compile_few,
     "work": time_work,
     "decode": time_decode,
     "few": time_few,
     "prefill": time_prefill,
     "prefix": time_prefix,
     "fp8": time_fp8,
+    "fp8-decode": lambda result: time_decode(result, FP8, ("256x640",)),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--only", default=EVERYTHING)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     folder = os.environ.get("OUT")

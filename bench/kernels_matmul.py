@@ -1,8 +1,9 @@
 """Skinny products on a GPU: checks every cut, finds the fastest for each shape, times whole layer stacks.
 
-`python bench/kernels_matmul.py check|search|stack [--rows 1,8,16,32,64] [--only 8b|06b] [--weights bf16|fp8]`
-prints tables; everything measured goes to $OUT as JSON. `search` takes its candidates from what
-fits shared memory; the winners belong into octavo/ops/triton/matmul_cut.py.
+`python bench/kernels_matmul.py check|search|stack|many [--rows 1,8,16,32,64] [--only 8b|06b]
+[--weights bf16|fp8]` prints tables; everything measured goes to $OUT as JSON. `search` takes its
+candidates from what fits shared memory; the winners belong into octavo/ops/triton/matmul_cut.py.
+`many` times torch's 8-bit products.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import torch
 from torch.nn import functional as F
 
 from bench.gpu_timing import compile_all, copies_of, keep, microseconds
+from octavo.ops.quant import project_eight
 from octavo.ops.triton import matmul
+from octavo.ops.triton.activation import gated
 from octavo.ops.triton.matmul import Terms, multiply
 from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of
+from octavo.ops.triton.quant import quantise
 
 RATE = 3.05e6  # bytes a microsecond that an H100 reads
 SHARED = 220 << 10  # bytes of shared memory a processor has for tiles
@@ -75,7 +79,11 @@ def inputs_of(s: Shape, m: int, scale: torch.Tensor | None) -> tuple[torch.Tenso
     x = torch.randn(m, s.k, device="cuda", dtype=torch.bfloat16)
     residual = torch.randn(m, s.n, device="cuda", dtype=torch.bfloat16) if s.add else None
     gain = torch.randn(s.k, device="cuda", dtype=torch.bfloat16) if s.norm and m == 1 else None
-    return x, Terms(scale, None, residual, gain, 1e-6, s.act, torch.float32 if s.wide else None)
+    terms = Terms(scale, None, residual, gain, 1e-6, s.act, torch.float32 if s.wide else None)
+    if scale is None or m == 1:
+        return x, terms
+    rows, row_scale = quantise(x)  # 8 bits on both sides
+    return rows, terms._replace(x_scale=row_scale, dtype=terms.dtype or x.dtype)
 
 
 def eight_of(s: Shape, eight: bool) -> bool:
@@ -94,7 +102,7 @@ def compile_job(job: Job) -> None:
 
 
 def truth(x: torch.Tensor, weight: torch.Tensor, t: Terms) -> torch.Tensor:
-    h = x.float()
+    h = x.float() if t.x_scale is None else x.float() * t.x_scale
     if t.gain is not None:
         h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + t.eps) * t.gain.float()
     y = h @ weight.float().T
@@ -116,7 +124,7 @@ def vec_candidates(s: Shape, size: int) -> list[Vec]:
     found = []
     for rows in (1, 2, 4, 8, 16):
         for columns in (512, 1024, 2048, 4096):
-            for warps in (2, 4, 8):
+            for warps in (1, 2, 4, 8) if size == 1 else (2, 4, 8):
                 each = rows * columns * halves // (32 * warps)  # elements a thread holds
                 if 32 <= each <= 128 and columns <= s.k and columns * size // (32 * warps) >= 16:
                     found.append(Vec(rows, columns, warps))
@@ -228,7 +236,8 @@ def search(shapes: list[Shape], rows: list[int], eight: bool) -> None:
 def report(s: Shape, m: int, size: int, found: list[tuple[float, float, Vec | Dot]]) -> dict[str, Any]:
     """Prints a line of the table."""
     floor, library = floor_of(s, size), cublas(s, m)
-    chosen = choose_cut(m, s.n, s.k, torch.float8_e4m3fn if size == 1 else torch.bfloat16, s.act is not None)
+    dtype = torch.float8_e4m3fn if size == 1 else torch.bfloat16
+    chosen = choose_cut(m, s.n, s.k, dtype, s.act is not None, size == 1 and m > 1)
     now = next((f[0] for f in found if f[2] == chosen), 0.0)
     wrong = [f for f in found if f[1] > 1e-2]
     best = "".join(f" | {f[0]:.1f} {brief(f[2])}" for f in found[:3])
@@ -270,15 +279,26 @@ class Stack:
         for s in [*shapes[:-1] * LAYERS[model], shapes[-1]]:
             weight, scale = weights_of(s, eight_of(s, eight))
             _, terms = inputs_of(s, m, scale)
+            if s.norm and scale is not None and m > 1:
+                terms = terms._replace(gain=torch.randn(s.k, device="cuda", dtype=torch.bfloat16))
             self.calls.append((x[s.k], weight, terms))
 
     def ours(self) -> None:
-        for x, weight, terms in self.calls:
-            multiply(x, weight, terms)
+        """As the model calls them: 8-bit products round their rows themselves."""
+        for x, weight, t in self.calls:
+            if t.scale is None:
+                multiply(x, weight, t)
+            else:
+                project_eight(x, weight, t.scale, t.bias, t.residual, t.gain, t.eps, t.act)
 
     def library(self) -> None:
-        for x, weight, _ in self.calls:
-            F.linear(x, weight)
+        for x, weight, t in self.calls:
+            if t.residual is not None:
+                t.residual.addmm_(x, weight.t())
+            elif t.act:
+                gated(F.linear(x, weight), t.act)
+            else:
+                F.linear(x, weight)
 
 
 def stack(models: list[str], rows: list[int], eight: bool) -> None:
@@ -303,6 +323,52 @@ def stack(models: list[str], rows: list[int], eight: bool) -> None:
             del made
             torch.cuda.empty_cache()
     keep(f"matmul_stack_{'fp8' if eight else 'bf16'}.json", table)
+
+
+def scaled(s: Shape, m: int) -> dict[str, Any]:
+    """Microseconds of torch's 8-bit products, with scales a row or a matrix, and of what stands around."""
+    weight, scale = weights_of(s, True)
+    assert scale is not None
+    wide = torch.randn(m, s.k, device="cuda", dtype=torch.bfloat16)
+    x, x_scale = quantise(wide)
+    one = torch.full((), 1 / 64, device="cuda")
+    sets = [weight, *(weight.clone() for _ in range(copies_of(weight.nbytes) - 1))]
+    line: dict[str, Any] = {"name": s.name, "m": m, "floor": max(floor_of(s, 1), m * weight.numel() / 7.5e8)}
+    whole = truth(x, weight, Terms(scale, x_scale=x_scale))
+    for fast in (True, False):
+        for name, a, b in (("row", x_scale, scale.view(1, -1)), ("one", one, one)):
+
+            def call(
+                w: torch.Tensor, a: torch.Tensor = a, b: torch.Tensor = b, fast: bool = fast
+            ) -> torch.Tensor:
+                return torch._scaled_mm(x, w.t(), a, b, out_dtype=torch.bfloat16, use_fast_accum=fast)
+
+            if name == "row":
+                assert error_of(call(weight), whole) < 2e-2, (s, m)
+            line[f"{name}{'' if fast else ' exact'}"] = microseconds([lambda w=w, c=call: c(w) for w in sets])
+    if s.act:
+        both = torch.randn(m, 2 * s.n, device="cuda", dtype=torch.bfloat16)
+        line["gate + round"] = microseconds([lambda: quantise(gated(both, "silu"))])
+        line["as one"] = microseconds([lambda: quantise(both, act="silu")])
+    if s.add:
+        y, residual = (
+            torch.randn(m, s.n, device="cuda").bfloat16(),
+            torch.zeros(m, s.n, device="cuda").bfloat16(),
+        )
+        line["add"] = microseconds([lambda: residual.add_(y)])
+    line["round"] = microseconds([lambda: quantise(wide)])
+    line["bf16"] = cublas(s, m)
+    return line
+
+
+def many(models: list[str], rows: list[int]) -> None:
+    """8-bit products of many rows."""
+    table = [scaled(s, m) for s in SHAPES if s.model in models and not s.wide for m in rows]
+    for line in table:
+        print(
+            " ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{v}" for k, v in line.items()), flush=True
+        )
+    keep("matmul_many.json", table)
 
 
 def chain(m: int, layers: int, s: Shape, starts_early: bool) -> torch.Tensor:
@@ -356,7 +422,7 @@ def check(rows: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("check", "search", "stack"))
+    parser.add_argument("what", choices=("check", "search", "stack", "many"))
     parser.add_argument("--rows", default="1,8,16,32,64")
     parser.add_argument("--only", choices=tuple(LAYERS))
     parser.add_argument("--weights", choices=("bf16", "fp8"), default="bf16")
@@ -368,6 +434,8 @@ def main() -> None:
     with torch.inference_mode():
         if args.what == "check":
             check(rows)
+        elif args.what == "many":
+            many(models, rows)
         elif args.what == "stack":
             stack(models, rows, eight)
         else:

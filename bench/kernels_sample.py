@@ -1,8 +1,9 @@
 """The sampling kernels on a GPU: checked against numpy on fresh inputs, then timed over launch shapes.
 
-`python bench/kernels_sample.py [--only check,plain,truncated,rest] [--out FILE]` prints tables and writes
-JSON (to $OUT/kernels_sample.json where OUT is set). Times are microseconds a call inside a captured graph
-that walks over more logits than the L2 cache holds; `hot` walks over one set, as after the head's product.
+`python bench/kernels_sample.py [--only cold,check,plain,parts,truncated,rest] [--out FILE]` prints tables
+and writes JSON (to $OUT/kernels_sample.json where OUT is set). Times are microseconds a call inside a
+captured graph that walks over more logits than the L2 cache holds; `hot` walks over one set, as after the
+head's product.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from torch import Tensor
 from bench.record import provenance, write
 from octavo.core.messages import Admission
 from octavo.core.request import Sampling
-from octavo.ops.triton.sample import Shape, draw_plain, draw_truncated
+from octavo.ops.triton import sample
+from octavo.ops.triton.launch import early
+from octavo.ops.triton.sample import Batch, Shape
 from octavo.sampling.device.logprobs import score
 from octavo.sampling.device.sampler import DeviceSampler
 from octavo.sampling.sampler import Sampler
@@ -81,12 +85,31 @@ class Case:
         if self.variant == "full":
             s.sample(logits, self.owners, self.positions, "full", out=self.out)
             return self.out
-        at = logits, self.owners, self.positions, s._params.words, self.out, s._work
-        if self.variant == "truncated":
-            draw_truncated(*at, shape=shape)
-        else:
-            draw_plain(*at, noise=self.variant == "random", shape=shape)
+        sample.draw(self.batch(logits), s._work, self.variant, shape)
         return self.out
+
+    def batch(self, logits: Tensor) -> Batch:
+        return Batch(logits, self.owners, self.positions, self.sampler._params.words, self.out)
+
+    def rounds(self, logits: Tensor) -> list[int]:
+        """How many rows are still searched after each launch of a search."""
+        left = []
+        for launch in sample.truncated(self.batch(logits), self.sampler._work, early(logits))[:-1]:
+            launch.run()
+            left.append(int((self.sampler._work.state[: len(logits)] == 1).sum()))
+        return left[1:]
+
+    def nuclei(self, logits: Tensor, cut: np.ndarray) -> int:
+        """How many tokens more or less than numpy's a search kept, over all rows that were searched."""
+        work, differ = self.sampler._work, 0
+        for row in torch.nonzero(work.state[: len(logits)] == 2).flatten().tolist():
+            divisor = np.float32(self.admissions[row].sampling.temperature)
+            keys = (logits[row].cpu().numpy() / divisor + np.float32(0)).view(np.int32).astype(np.int64)
+            keys ^= (keys >> 31) & 0x7FFFFFFF
+            edge, last = work.plans[row, 6:8].tolist()
+            kept = (keys > edge) | ((keys == edge) & (np.arange(len(keys)) <= last))
+            differ += int((kept != (cut[row] > -np.inf)).sum())
+        return differ
 
     def reference(self, logits: np.ndarray) -> np.ndarray:
         slots = np.arange(len(logits))
@@ -113,7 +136,8 @@ EDITED = [
 
 def check(results: list[dict[str, Any]]) -> None:
     print("check: rows that differ from numpy's (spread: standard deviation of the logits, < 0: with ties)")
-    for vocab, rows in ((151936, 24), (128256, 9), (50257, 16), (1000, 64), (31, 16)):
+    print("       wide: rows whose nucleus was searched; tokens: of all nuclei, those kept by one side alone")
+    for vocab, rows in ((151936, 12), (128256, 9), (50257, 16), (1000, 64), (31, 16)):
         for name, kinds in {**DRAWS, "edited": EDITED}.items():
             line = []
             for seed, spread in enumerate((0.3, 3.0, 8.0, -2.0)):
@@ -125,9 +149,10 @@ def check(results: list[dict[str, Any]]) -> None:
                 host = logits.cpu().numpy().copy()
                 want = case.reference(host)
                 got = case.draw(logits)[:rows].cpu().numpy()
-                wide = int((case.sampler._work.state[:rows] == 1).sum()) if case.variant == "truncated" else 0
+                wide = int((case.sampler._work.state[:rows] == 2).sum()) if case.variant == "truncated" else 0
+                tokens = case.nuclei(logits, host) if wide else 0
                 differ = int((got != want).sum())
-                line.append(f"{spread:5.1f}: {differ}" + (f" ({wide} wide)" if wide else ""))
+                line.append(f"{spread:5.1f}: {differ}" + (f" ({wide} wide, {tokens} tokens)" if wide else ""))
                 results.append(
                     dict(
                         kind="check",
@@ -137,6 +162,7 @@ def check(results: list[dict[str, Any]]) -> None:
                         spread=spread,
                         differ=differ,
                         wide=wide,
+                        tokens=tokens,
                     )
                 )
             print(f"  {vocab:7} x {rows:3} {name:22}", "  ".join(line), flush=True)
@@ -173,39 +199,27 @@ def sets_of(rows: int, vocab: int, spread: float) -> list[Tensor]:
     return [block[[(i * rows + r) % len(block) for r in range(rows)]].contiguous() for i in range(count)]
 
 
-PLAIN = [(32, 1), (64, 1), (64, 2), (128, 1), (128, 2), (128, 4), (256, 2), (256, 4), (512, 4)]
+PLAIN = [(32, 1), (64, 1), (64, 2), (128, 2), (128, 4), (256, 4), (256, 8)]
 
 
 def plain(results: list[dict[str, Any]]) -> None:
-    for vocab in (151936, 128256):
+    for vocab in (151936,):
         for rows in (1, 8, 64, 256):
             data = sets_of(rows, vocab, 3.0)
             floor = rows * vocab * 4 / BANDWIDTH * 1e6
             for name in ("greedy", "random"):
                 case = Case(rows, vocab, DRAWS[name][:1])
-                row_warps = (8,) if rows > 1 else (4, 8, 16)
                 line = []
                 for columns, warps in PLAIN:
-                    for each in row_warps:
-                        shape = Shape(columns, warps, each)
-                        cold = timed(lambda i, c=case, s=shape, d=data: c.draw(d[i % len(d)], s))
-                        hot = timed(lambda i, c=case, s=shape, d=data: c.draw(d[0], s)) if rows <= 8 else cold
-                        line.append((cold, hot, shape))
-                        results.append(
-                            dict(
-                                kind="plain",
-                                vocab=vocab,
-                                rows=rows,
-                                draw=name,
-                                cold=cold,
-                                hot=hot,
-                                shape=shape,
-                            )
-                        )
+                    shape = Shape(columns, warps)
+                    cold = timed(lambda i, c=case, s=shape, d=data: c.draw(d[i % len(d)], s))
+                    hot = timed(lambda i, c=case, s=shape, d=data: c.draw(d[0], s)) if rows <= 8 else cold
+                    line.append((cold, hot, shape))
+                    results.append(
+                        dict(kind="plain", vocab=vocab, rows=rows, draw=name, cold=cold, hot=hot, shape=shape)
+                    )
                 line.sort(key=lambda entry: entry[0])
-                best = "  ".join(
-                    f"{s.columns}/{s.warps}/{s.row_warps} {c:.1f} hot {h:.1f}" for c, h, s in line[:4]
-                )
+                best = "  ".join(f"{s.columns}/{s.warps} {c:.1f} hot {h:.1f}" for c, h, s in line[:4])
                 default = timed(lambda i, c=case, d=data: c.draw(d[i % len(d)]))
                 print(
                     f"  {vocab} x {rows:3} {name:7} floor {floor:6.1f}  now {default:6.1f}  best {best}",
@@ -234,32 +248,30 @@ def parts(results: list[dict[str, Any]]) -> None:
             )
 
 
-TRUNCATED = [(64, 2), (128, 4), (128, 8), (256, 4), (256, 8)]
+TRUNCATED = [Shape(128, 4, 8), Shape(128, 4, 16), Shape(256, 8, 8)]
 
 
 def truncated(results: list[dict[str, Any]]) -> None:
+    print("truncated: searched: rows that still are after `narrow` and after each round; shapes and times")
     vocab = 151936
     for rows in (1, 8, 64, 256):
-        for spread in (3.0, 8.0):
+        for spread in (0.3, 3.0, 8.0):
             data = sets_of(rows, vocab, spread)
             for name in [n for n in DRAWS if n not in ("greedy", "random")]:
-                case = Case(rows, vocab, DRAWS[name])
-                line = []
-                full = name in ("top_k 50", "top_p 0.9")
-                for columns, warps in TRUNCATED if full and spread == 3.0 else TRUNCATED[1:2]:
-                    for each in (8, 16) if full else (8,):
-                        shape = Shape(columns, warps, each)
-                        taken = timed(lambda i, c=case, s=shape, d=data: c.draw(d[i % len(d)], s))
-                        line.append((taken, shape))
-                        results.append(
-                            dict(
-                                kind="truncated", rows=rows, spread=spread, draw=name, cold=taken, shape=shape
-                            )
-                        )
+                case, line = Case(rows, vocab, DRAWS[name]), []
+                for shape in TRUNCATED if name == "top_k 50" and spread == 3.0 else TRUNCATED[:1]:
+                    taken = timed(lambda i, c=case, s=shape, d=data: c.draw(d[i % len(d)], s), repeats=5)
+                    line.append((taken, shape))
+                    results.append(
+                        dict(kind="truncated", rows=rows, spread=spread, draw=name, cold=taken, shape=shape)
+                    )
                 line.sort(key=lambda entry: entry[0])
-                wide = int((case.sampler._work.state[:rows] == 1).sum())
-                best = "  ".join(f"{s.columns}/{s.warps}/{s.row_warps} {t:.1f}" for t, s in line[:5])
-                print(f"  {vocab} x {rows:3} spread {spread} {name:20} wide {wide:3}  {best}", flush=True)
+                left = case.rounds(data[0])
+                best = "  ".join(f"{s.columns}/{s.warps}/{s.row_warps} {t:.1f}" for t, s in line)
+                print(
+                    f"  {vocab} x {rows:3} spread {spread} {name:20} searched {left} {best}",
+                    flush=True,
+                )
 
 
 def rest(results: list[dict[str, Any]]) -> None:
@@ -293,8 +305,24 @@ def rest(results: list[dict[str, Any]]) -> None:
         )  # fmt: skip
 
 
+def cold(results: list[dict[str, Any]]) -> None:
+    """What compiling all kernels takes, in threads; only with an empty cache (TRITON_CACHE_DIR) of use."""
+    began = time.perf_counter()
+    launches = sample.kernels_to_compile(256, 151936, early(torch.zeros(1, device="cuda")))
+    with ThreadPoolExecutor(len(launches)) as pool:
+        list(pool.map(lambda launch: launch.compile(), launches))
+    compiled = time.perf_counter() - began
+    case = Case(3, 151936, DRAWS["top_k 50"])
+    began = time.perf_counter()
+    case.draw(logits_of(3, 151936, 1.0, 0))
+    torch.cuda.synchronize()
+    first = time.perf_counter() - began
+    print(f"  {len(launches)} kernels compiled in {compiled:.1f} s; the first draw then takes {first:.2f} s")
+    results.append(dict(kind="cold", compiled=compiled, first=first))
+
+
 PARTS: dict[str, Callable[[list[dict[str, Any]]], None]] = {
-    "check": check, "plain": plain, "parts": parts, "truncated": truncated, "rest": rest,
+    "cold": cold, "check": check, "plain": plain, "parts": parts, "truncated": truncated, "rest": rest,
 }  # fmt: skip
 
 

@@ -218,6 +218,16 @@ class LLM:
         """The engine's counters since its start."""
         return self._client.stats()
 
+    def start_profile(self, *, operators: bool = True) -> None:
+        """Begins to record a trace of what the device does; without `operators` of a GPU's kernels alone."""
+        folder = self.config.observe.profiler_dir or "profiles"
+        self._client.call("start_profile", folder=folder, operators=operators)
+
+    def stop_profile(self) -> str:
+        """Ends the recording; the path of the trace, for Perfetto or chrome://tracing. It lies in
+        `profiler_dir`, or in ./profiles where none was given."""
+        return str(self._client.call("stop_profile"))
+
     def get_world_size(self, include_dp: bool = True) -> int:
         return 1
 
@@ -342,8 +352,6 @@ _ABSENT = {
     "apply_model": "the engine runs in this process",
     "sleep": "close the LLM to free its memory",
     "wake_up": "close the LLM to free its memory",
-    "start_profile": "use a profiler of your choice around generate",
-    "stop_profile": "use a profiler of your choice around generate",
     "init_weight_transfer_engine": "weights are read from files",
     "start_weight_update": "weights are read from files",
     "update_weights": "weights are read from files",

@@ -143,8 +143,8 @@ class TritonAttention:
         bounds = meta.bounds
         return (
             bounds.fresh
-            and self._tune.whole_prompts_pay(bounds.max_query)
-            and not (layer.softcap or 0 < layer.window < bounds.max_context)
+            and self._tune.fresh_config(bounds.max_query) is not None
+            and not (layer.softcap or 0 < layer.window < bounds.max_query)
             and cache.dtype == qkv.dtype
             and cache.element_size() == 2
             and meta.spec.head_dim in _WHOLE
@@ -182,8 +182,8 @@ class TritonAttention:
         else:
             self._single_tokens(q, keys, values, out, meta, scales)
         if meta.fresh is not None and self._fresh is not None:
-            assert meta.row_start is not None
-            self._fresh.fresh(q, *meta.fresh, out, meta.row_start, scale=layer.scale)
+            config = self._tune.fresh_config(meta.bounds.max_query)
+            self._fresh.fresh(q, *meta.fresh, out, meta.row_start, config, scale=layer.scale)
             meta.fresh = None  # memory for what follows
         elif meta.bounds.max_query > 1:
             self._long_rows(q, keys, values, out, meta, layer.window, scales)

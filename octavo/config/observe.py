@@ -16,6 +16,9 @@ class ObserveConfig:
         aliases=("uvicorn-log-level",),
     )
     log_format: str = option("text", "text for people, json for machines", choices=("text", "json"))
+    profiler_dir: str | None = option(
+        None, "folder for traces; allows POST /start_profile and /stop_profile", kind="path"
+    )
     disable_log_stats: bool = option(False, "no periodic line of throughput and queue lengths")
     enable_log_requests: bool = option(
         False, "log each request's parameters (never its text)", serve_only=True

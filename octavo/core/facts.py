@@ -93,6 +93,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     attention: str
     budget: int = 0  # tokens in one step; 0: the worker leaves it to the settings
+    verifies: bool = True  # whether the device checks drafts; where not, none are sent
     decisions: tuple[Decision, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
     load_seconds: float = 0.0

@@ -27,6 +27,7 @@ from octavo.scheduler.scheduler import Scheduler
 from octavo.scheduler.state import Limits
 
 _log = logging.getLogger(__name__)
+_ANY_TIME = ("start_profile", "stop_profile")  # calls that may come between two steps
 _BUDGET = 2048  # tokens in a step where neither worker nor settings name one
 
 
@@ -58,7 +59,8 @@ class EngineCore:
         limits = limits_of(self._config, self._files, ready)
         self._vocab = ready.facts.vocab_size
         self._grammars = self._make_grammars(ready)
-        ahead = self._grammars.ahead if self._config.grammar.jump_ahead else None
+        jumps = self._config.grammar.jump_ahead and ready.verifies
+        ahead = self._grammars.ahead if jumps else None
         self._scheduler = Scheduler(ready.cache, limits, guests=(self._grammars,), ahead=ahead)
         self._loop = Loop(self._scheduler, self._executor, limits.depth, self._grammars)
         return ready
@@ -123,7 +125,7 @@ class EngineCore:
         }
         if name in own:
             return own[name]()
-        if self.busy:
+        if self.busy and name not in _ANY_TIME:
             raise Fault(f"{name} needs an idle engine")
         answers = self._executor.call(name, args)
         if not answers:

@@ -111,6 +111,8 @@ class GatedMLP:
 
     def __call__(self, x: Tensor, norm: RMSNorm) -> Tensor:
         """The stream x [n, hidden], normed, goes through; the outcome is added to x."""
+        if self.down.gates(len(x)):
+            return self.down(self.gate_up(x, norm=norm), x, before=self.act)
         return self.down(self.gate_up(x, norm=norm, act=self.act), x)
 
 

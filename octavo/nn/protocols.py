@@ -116,8 +116,15 @@ class Weights(Protocol):
         gain: Tensor | None = None,
         eps: float = 0.0,
         act: str | None = None,
+        before: str | None = None,
     ) -> Tensor:
-        """[n, n_in] -> [n, n_out], as octavo.ops.matmul.project; uses up the residual."""
+        """[n, n_in] -> [n, n_out], as octavo.ops.matmul.project; uses up the residual.
+
+        `before`: x [n, 2 n_in] goes through that gated activation first.
+        """
+
+    def gates(self, n: int) -> bool:
+        """Whether n rows had better be gated here (`before`) than by the projection that makes them."""
 
     def finish(self) -> None:
         """Called once when every sink is full: repack here."""

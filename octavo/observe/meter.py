@@ -115,20 +115,26 @@ class Growing:
         "accepted",
         "masked",
         "jumped",
+        "host_s",
+        "forward_s",
+        "sample_s",
+        "device_s",
+        "idle_s",
     )
 
     def __init__(self) -> None:
         self._last = CoreStats()
-        self._base: Counter[str] = Counter()
+        self._base: dict[str, float] = dict.fromkeys(self._NAMES, 0)
 
-    def read(self, stats: CoreStats) -> dict[str, int]:
+    def read(self, stats: CoreStats) -> dict[str, float]:
         """All counters, of this core and of those before it."""
         now, before = _counters(stats, self._NAMES), _counters(self._last, self._NAMES)
         if any(now[name] < before[name] for name in self._NAMES):
-            self._base.update(before)
+            for name in self._NAMES:
+                self._base[name] += before[name]
         self._last = stats
         return {name: self._base[name] + now[name] for name in self._NAMES}
 
 
-def _counters(stats: CoreStats, names: tuple[str, ...]) -> dict[str, int]:
+def _counters(stats: CoreStats, names: tuple[str, ...]) -> dict[str, float]:
     return {name: getattr(stats, name) for name in names}

@@ -31,11 +31,14 @@ def project_eight(
     gain: Tensor | None = None,
     eps: float = 0.0,
     act: str | None = None,
+    before: str | None = None,
 ) -> Tensor:
     """As octavo.ops.matmul.project with weights of e4m3 [n_out, n_in] times scale [n_out].
 
-    A kernel may round x to 8 bits as well, with one scale a row.
+    `before`: x [n, 2 n_in] first goes through that gated activation, and no norm. A kernel may round
+    x to 8 bits as well, with one scale a row.
     """
+    x = x if before is None else GATES[before](x)
     h = x if gain is None else rms_norm(x, gain, eps)
     y = (h.float() @ weight.float().t()) * scale
     y = (y if bias is None else y + bias.float()).to(x.dtype)

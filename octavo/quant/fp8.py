@@ -21,6 +21,8 @@ from octavo.nn.protocols import Part, Weights
 from octavo.ops.quant import EIGHT, project_eight, to_eight_bits
 from octavo.quant.none import PlainWeights
 
+_FEW = 64  # rows whose gated activation costs nothing after the product that makes them
+
 
 class Fp8:
     """`stored`: the checkpoint holds e4m3 and scales; otherwise they are made while it is read."""
@@ -95,8 +97,13 @@ class Fp8Weights:
         gain: Tensor | None = None,
         eps: float = 0.0,
         act: str | None = None,
+        before: str | None = None,
     ) -> Tensor:
-        return project_eight(x, self.weight, self.scale, self.bias, residual, gain, eps, act)
+        return project_eight(x, self.weight, self.scale, self.bias, residual, gain, eps, act, before)
+
+    def gates(self, n: int) -> bool:
+        """Many rows are rounded to 8 bits in the pass that gates them."""
+        return n > _FEW
 
     def finish(self) -> None:
         """Nothing to repack."""

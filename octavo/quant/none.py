@@ -11,6 +11,7 @@ from octavo.core.hf_config import HFConfig
 from octavo.nn.build import Build
 from octavo.nn.protocols import Part
 from octavo.ops import matmul
+from octavo.ops.activation import GATES
 
 
 class Plain:
@@ -48,8 +49,14 @@ class PlainWeights:
         gain: Tensor | None = None,
         eps: float = 0.0,
         act: str | None = None,
+        before: str | None = None,
     ) -> Tensor:
+        x = x if before is None else GATES[before](x)
         return matmul.project(x, self.weight, self.bias, residual, gain, eps, act)
+
+    def gates(self, n: int) -> bool:
+        """The activation goes with the product before it."""
+        return False
 
     def finish(self) -> None:
         """Nothing to repack."""

@@ -10,6 +10,7 @@ from octavo.core.errors import NotFound
 from octavo.core.facts import ModelFiles, Ready
 from octavo.core.messages import StepMasks, StepPlan
 from octavo.core.runner import Pending, Progress
+from octavo.runner.profile import Profiler
 from octavo.runner.start import Steps, start
 
 
@@ -21,6 +22,7 @@ class Runner:
         self._files = files
         self._device: Steps | None = None
         self._ready: Ready | None = None
+        self._profiler = Profiler()
 
     def start(self, progress: Progress) -> Ready:
         """Loads the model. UserError, with field and remedy, where settings, files or memory forbid it."""
@@ -35,7 +37,11 @@ class Runner:
 
     def call(self, name: str, args: dict[str, Any]) -> Any:
         """Rare control. NotFound for a name that is not known here."""
-        calls: dict[str, Callable[[], Any]] = {"memory": self._memory}
+        calls: dict[str, Callable[..., Any]] = {
+            "memory": self._memory,
+            "start_profile": self._profiler.start,
+            "stop_profile": self._profiler.stop,
+        }
         if name not in calls:
             raise NotFound(f"unknown call {name!r}", hint=f"known: {', '.join(calls)}", field="name")
         return calls[name](**args)

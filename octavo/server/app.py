@@ -46,6 +46,7 @@ from octavo.server.openai.types import (
     LoadReply,
     ModelCard,
     ModelList,
+    ProfileReply,
     TokenizeReply,
     TokenizeRequest,
     VersionReply,
@@ -221,6 +222,18 @@ ROUTES: tuple[Entry, ...] = (
     Entry("GET", "/version", admin.version, Operation("the version", None, (VersionReply,))),
     Entry("GET", "/load", admin.load, Operation("rows open now", None, (LoadReply,))),
     Entry("GET", "/metrics", admin.metrics, Operation("metrics in Prometheus' format", media="text/plain")),
+    Entry(
+        "POST",
+        "/start_profile",
+        admin.start_profile,
+        Operation("begin a trace of the device", None, (ProfileReply,)),
+    ),
+    Entry(
+        "POST",
+        "/stop_profile",
+        admin.stop_profile,
+        Operation("end it and write the trace", None, (ProfileReply,)),
+    ),
 )
 
 

@@ -210,7 +210,11 @@ def _form(kind: type[msgspec.Struct]) -> dict[str, Any]:
     fields = _fields(kind)
     for name, field in fields["properties"].items():
         if field.get("contentEncoding") == "base64":
-            fields["properties"][name] = {"type": "string", "contentMediaType": "application/octet-stream"}
+            fields["properties"][name] = {
+                "type": "string",
+                "format": "binary",  # what older generators of clients know
+                "contentMediaType": "application/octet-stream",
+            }
     return fields
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import octavo
 from octavo.config.engine import EngineConfig
@@ -46,6 +46,7 @@ class Engine(Protocol):
     restarts: int
 
     def health(self) -> str | None: ...
+    async def call(self, name: str, **args: Any) -> Any: ...
 
 
 class Service:

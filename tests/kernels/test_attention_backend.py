@@ -123,3 +123,36 @@ def test_given_keys_are_stored(device):
     out = driven.backend.run(q, k, v, driven.cache, meta, AttnLayer(1.0))
     torch.testing.assert_close(driven.cache[1, :, 0, 1], k[0])
     torch.testing.assert_close(out[1].view(4, 32), v[1].repeat_interleave(2, 0))  # it sees nothing but itself
+
+
+@pytest.mark.gpu
+def test_whole_prompts_are_the_same_with_and_without_pages(device):
+    """On Hopper the step that is known to be all prompts takes another kernel."""
+    from octavo.attention.triton import TritonAttention
+
+    d, heads, kv_heads, counts = 64, 4, 2, (600, 3, 513)
+    n, pages = sum(counts), [-(-c // PAGE) for c in counts]
+    spec, split, layer = CacheSpec("layer", kv_heads, d), Heads(heads, kv_heads, d), AttnLayer(d**-0.5)
+    starts = torch.tensor([0, *counts], device=device).cumsum(0)
+    tables = torch.zeros(3, max(pages), dtype=torch.int32, device=device)
+    at = torch.cat([torch.arange(c, device=device) for c in counts])
+    rows = torch.repeat_interleave(torch.arange(3, device=device), torch.tensor(counts, device=device))
+    for row, many in enumerate(pages):
+        tables[row, :many] = 1 + sum(pages[:row]) + torch.arange(many, device=device)
+    slots = tables[rows, at // PAGE].long() * PAGE + at % PAGE
+    lengths = torch.tensor(counts, dtype=torch.int32, device=device)
+    qkv = torch.randn(n, (heads + 2 * kv_heads) * d, device=device, dtype=torch.bfloat16)
+    angles = torch.randn(n, 2, 1, d, device=device)
+    got = []
+    for fresh in (True, False):
+        backend = TritonAttention()
+        cache = torch.zeros(backend.layout(spec, 1 + sum(pages), PAGE), device=device, dtype=torch.bfloat16)
+        f = Forward(
+            at, at, starts.int(), at, (GroupInputs(lengths, tables, slots),), {"layer": cache},
+            HostBounds(3, n, 600, 600, fresh=fresh),
+        )  # fmt: skip
+        meta = backend.plan(spec, f.bounds)
+        backend.prepare(f, meta)
+        entered = backend.enter(qkv.clone(), angles, split, cache, meta, layer)
+        got.append(backend.run(*entered, cache, meta, layer).float())
+    torch.testing.assert_close(*got, atol=3e-2, rtol=3e-2)

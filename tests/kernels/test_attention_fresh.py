@@ -26,10 +26,12 @@ def test_keys_are_gathered_in_the_order_of_tokens(device, shape):
 @pytest.mark.gpu
 @pytest.mark.parametrize("which", range(6))
 def test_whole_prompts(device, which):
+    from bench.attention_candidates import fresh_candidates
     from bench.attention_check import WHOLE, whole_prompts
     from octavo.ops.triton.attention_fresh import usable
 
     assert len(WHOLE) == 6
     if usable(torch.device(device)):
-        error, clean = whole_prompts(which)
-        assert error <= 1 and clean
+        for config in fresh_candidates():
+            error, clean = whole_prompts(which, config)
+            assert error <= 1 and clean

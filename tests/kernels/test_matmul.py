@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from octavo.ops.triton.matmul import Terms, multiply, skinny
+from octavo.ops.triton.matmul import Terms, multiply
 from octavo.ops.triton.matmul_cut import Dot, Vec, cut_dot, pad_rows, programs_of, sharers_of, steps_of
 
 ROUNDING = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -45,7 +45,6 @@ def check(m, n, k, dtype, device, cut, *, act=None, norm=False, extra=False, eig
         act=act,
         dtype=out,
     )
-    assert skinny(x, weight)
     y = multiply(x, weight, terms, cut)
     want = expected(x, weight, terms)
     assert y.shape == want.shape and y.dtype == (out or dtype)
@@ -87,6 +86,34 @@ def test_gated(m, act, device):
 def test_eight_bit_weights(m, act, device):
     for cut in (Dot(16, 64, 4, 2, 0), Dot(16, 32, 4, 2, 2)) if m > 1 else (Vec(4, 64, 4),):
         check(m, 48, 96, torch.bfloat16, device, cut, act=act, eight=True, extra=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("n", "k", "cut"), [(33, 208, Vec(4, 128, 1)), (16, 1024, Vec(2, 256, 2)), (5, 48, Vec(1, 64, 1))]
+)
+def test_one_row_of_eight_bit_weights(n, k, cut, dtype, device):
+    check(1, n, k, dtype, device, cut, eight=True)
+    check(1, n, k, dtype, device, cut, eight=True, norm=True, extra=True)
+    check(1, n, k, dtype, device, cut, eight=True, norm=True, act="silu", extra=True)
+
+
+@pytest.mark.parametrize("m", [2, 3, 20, 64])
+@pytest.mark.parametrize("act", [None, "silu"])
+@pytest.mark.parametrize("cut", [Dot(64, 32, 4, 2, 0), Dot(64, 32, 4, 2, 2), Dot(64, 64, 4, 3, 1, 1, False)])
+def test_eight_bits_on_both_sides(m, act, cut, device):
+    torch.manual_seed(m)
+    n, k = 72, 160
+    wide = n * (2 if act else 1)
+    x = torch.randn(m, k, device=device).to(torch.float8_e4m3fn)
+    weight = torch.randn(wide, k, device=device).to(torch.float8_e4m3fn)
+    x_scale, scale = torch.rand(m, device=device), torch.rand(wide, device=device) / k**0.5
+    bias, residual = torch.randn(wide, device=device), torch.randn(m, n, device=device).bfloat16()
+    terms = Terms(scale, bias, residual, act=act, dtype=torch.bfloat16, x_scale=x_scale)
+    y = multiply(x, weight, terms, cut)
+    want = expected(x.double() * x_scale.double()[:, None], weight, terms)
+    assert y.dtype == torch.bfloat16
+    assert (y.double() - want).abs().max() / want.abs().max() < ROUNDING[torch.bfloat16]
 
 
 def test_the_line_of_steps_is_shared_out_whole():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from octavo.core.messages import Admission, StepMasks
+from octavo.ops.triton import sample
 from octavo.sampling.device.edits import Masks
 from octavo.sampling.device.lists import bitmap_of
 from octavo.sampling.device.sampler import DeviceSampler
@@ -20,8 +21,8 @@ KINDS = {
     "greedy": [dict(temperature=0.0)],
     "random": [dict(), dict(temperature=0.6), dict(temperature=0.0), dict(temperature=0.01)],
     "truncated": [
-        *(dict(top_k=k, temperature=t) for k in (1, 3, 50, 5000) for t in (1.0, 0.3)),
-        *(dict(top_p=p, temperature=t) for p in (1e-9, 0.1, 0.9, 0.999) for t in (1.0, 1.7)),
+        *(dict(top_k=k, temperature=t) for k, t in ((1, 1.0), (3, 0.3), (50, 1.0), (50, 0.3), (5000, 0.3))),
+        *(dict(top_p=p, temperature=t) for p, t in ((1e-9, 1.0), (0.1, 1.7), (0.9, 1.0), (0.999, 1.7))),
         *(dict(min_p=m) for m in (0.001, 0.3, 1.0)),
         dict(top_k=20, top_p=0.8),
         dict(top_k=400, top_p=0.99, min_p=1e-4),
@@ -95,16 +96,16 @@ def requests(kinds: list[dict[str, Any]], rng: np.random.Generator, rows: int) -
 
 
 BIG = [
-    pytest.param(vocab, spread, marks=pytest.mark.gpu)
+    pytest.param(vocab, spread, ties, marks=pytest.mark.gpu)
     for vocab in (50257, 128256, 151936)
     for spread in (0.0, 0.5, 3.0, 12.0)
+    for ties in (False, True)
 ]
-SMALL = [(1, 1.0), (33, 0.0), (1000, 3.0)]
+SMALL = [(1, 1.0, False), (33, 0.0, False), (1000, 3.0, False), (1000, 3.0, True)]
 
 
 @pytest.mark.parametrize("variant", KINDS)
-@pytest.mark.parametrize(("vocab", "spread"), [*SMALL, *BIG])
-@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("vocab", "spread", "ties"), [*SMALL, *BIG])
 def test_a_seeded_row_draws_what_the_cpu_draws(variant, vocab, spread, ties, device):
     kinds = KINDS[variant]
     rng = np.random.default_rng([vocab, int(spread * 10), ties])
@@ -119,15 +120,64 @@ def test_a_seeded_row_draws_what_the_cpu_draws(variant, vocab, spread, ties, dev
     assert got == want
 
 
-def test_a_large_nucleus_is_searched_in_passes(device, monkeypatch):
-    monkeypatch.setattr("octavo.ops.triton.sample.LIST", 16)
-    monkeypatch.setattr("octavo.ops.triton.sample.MOST", 8)
-    kinds = KINDS["truncated"]
-    for ties in (False, True):
-        logits = logits_of(len(kinds), 1000, 5, 1.0)
-        admissions = requests(kinds, np.random.default_rng(ties), len(kinds))
-        got, want = both(admissions, np.round(logits) if ties else logits, device, "truncated")
-        assert got == want
+LARGE = [  # with the digits that logits are rounded to: fewer make more of them equal
+    (dict(top_k=300), 9),
+    (dict(top_k=300), 0),
+    (dict(top_p=0.8), 9),
+    (dict(top_p=0.8, temperature=1.7), 0),
+    (dict(top_k=200, top_p=0.5, temperature=0.6), 1),  # two searches
+    (dict(top_k=300, top_p=0.97), 0),
+    (dict(min_p=0.05, top_p=0.9), 1),
+    (dict(min_p=0.01), 9),
+    (dict(), 9),
+]
+
+
+def stayed(sampler: DeviceSampler, row: int, logits: np.ndarray, temperature: float) -> np.ndarray:
+    """The ids of the nucleus that a search ended with."""
+    keys = (logits / np.float32(temperature) + np.float32(0)).view(np.int32).astype(np.int64)
+    keys ^= (keys >> 31) & 0x7FFFFFFF
+    edge, last = sampler._work.plans[row, 6:8].tolist()
+    return np.flatnonzero((keys > edge) | ((keys == edge) & (np.arange(len(keys)) <= last)))
+
+
+def test_a_large_nucleus_is_searched_in_rounds(device, monkeypatch):
+    for name, value in (("LIST", 16), ("MOST", 8), ("STEP", 256), ("ROUNDS", 2)):
+        monkeypatch.setattr(f"octavo.ops.triton.sample.{name}", value)
+    logits = logits_of(len(LARGE), 1000, 5, 1.0)
+    for row, (_, digits) in zip(logits, LARGE, strict=True):
+        row[:] = np.round(row, digits)
+    admissions = requests([kind for kind, _ in LARGE], np.random.default_rng(5), len(LARGE))
+    sampler = sampler_of(admissions, 1000, device)
+    rows, reference = rows_of(admissions), Sampler(SLOTS)
+    for a in admissions:
+        reference.admit(a)
+    drawn = draw(sampler, logits, rows.slot, rows.position, "truncated")
+    cut = logits.copy()
+    assert drawn == reference.sample(cut, rows).tolist()
+    assert sampler._work.state[: len(LARGE)].tolist() == [2] * len(LARGE)  # none was narrow
+    for row in range(len(LARGE)):
+        kept = stayed(sampler, row, logits[row], admissions[row].sampling.temperature)
+        assert kept.tolist() == np.flatnonzero(cut[row] > -np.inf).tolist()
+
+
+def kind_of(launch: sample.Launch) -> tuple[Any, ...]:
+    """What decides which binary a launch needs."""
+    args = (a.dtype if isinstance(a, torch.Tensor) else (a % 16 == 0, a == 1) for a in launch.args)
+    draws = launch.kernel is sample.wide
+    return launch.kernel, *sorted(launch.options.items()), *(list(args)[:-1] if draws else args)
+
+
+@pytest.mark.parametrize("vocab", [1000, 4096])
+def test_all_kernels_are_known_before(vocab, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(sample.Launch, "run", lambda self: seen.add(kind_of(self)))
+    sampler = sampler_of([], vocab, "cpu")
+    for rows in (1, 2, 13, SLOTS):
+        logits, slots = np.zeros((rows, vocab), np.float32), np.arange(rows)
+        for variant in ("greedy", "random", "truncated"):
+            draw(sampler, logits, slots, slots, variant)
+    assert seen == {kind_of(launch) for launch in sample.kernels_to_compile(SLOTS, vocab, False)}
 
 
 EDITS = {

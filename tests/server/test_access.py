@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from octavo.config.engine import EngineConfig
+from octavo.config.observe import ObserveConfig
 from octavo.config.serve import ServeConfig
 from octavo.server.app import ROUTES
 from tests.server.asgi import ask
@@ -142,3 +143,16 @@ async def test_openapi_has_every_field(guarded):
         if entry.operation.query is not None:
             named = {one["name"] for one in operation["parameters"] if one["in"] == "query"}
             assert named == set(entry.operation.query.__struct_fields__)
+
+
+@pytest.mark.parametrize("path", ["/start_profile", "/stop_profile"])
+async def test_profiling_is_off_unless_a_folder_is_given(open_house, path):
+    reply = await ask(open_house().app, "POST", path)
+    assert reply.status == 400 and b"--profiler-dir" in reply.content
+
+
+async def test_a_profile_goes_into_the_servers_own_folder_which_is_not_told(open_house):
+    app = open_house(config=EngineConfig(observe=ObserveConfig(profiler_dir="/traces"))).app
+    assert (await ask(app, "POST", "/start_profile")).status == 200
+    reply = await ask(app, "POST", "/stop_profile")
+    assert reply.status == 200 and b"/traces" not in reply.content

@@ -154,7 +154,8 @@ def test_what_a_route_may_say_of_itself():
     shapes = listed["responses"]["400"]["content"]["application/json"]["schema"]["anyOf"]
     assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["OwnError", "ErrorReply"]
     form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert form["file"] == {"type": "string", "contentMediaType": "application/octet-stream"}
+    binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    assert form["file"] == binary
     assert "201" in upload["responses"] and "200" not in upload["responses"] and "404" in upload["responses"]
     assert "401" not in upload["responses"] and "security" not in made
 

@@ -30,6 +30,13 @@ class Offline:
         )
         return sum(len(choice.token_ids) for answer in answers for choice in answer.outputs)
 
+    def start_profile(self) -> None:
+        self._llm.start_profile()
+
+    def stop_profile(self) -> str:
+        """The trace's path."""
+        return str(self._llm.stop_profile())
+
     def facts(self) -> dict[str, Any]:
         """Which model, and the settings that were given."""
         named = {name: value for name, value in self._settings.items() if name not in ("hf_token", "api_key")}

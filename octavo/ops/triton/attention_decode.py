@@ -62,10 +62,35 @@ class Workspace(NamedTuple):
 
 
 @triton.jit
-def merge_parts(parts, sums, out, first, count, head, many, HEADS: tl.constexpr, D: tl.constexpr,
+def merge_parts(parts, sums, out, first, count, heads, h, D: tl.constexpr, DP: tl.constexpr,
+                MANY: tl.constexpr):  # fmt: skip
+    """Head h of a row whose `count` parts begin in program `first`: one row of output."""
+    d = tl.arange(0, DP)
+    i = tl.arange(0, MANY)
+    top = LOWEST
+    total = 0.0
+    acc = tl.zeros((DP,), tl.float32)
+    for base in range(0, count, MANY):
+        part = base + i
+        here = part < count
+        at = (2 * (first + part) + (part == 0).to(tl.int32)) * heads + h
+        lse = tl.load(sums + at, mask=here, other=LOWEST, cache_modifier=".cg")
+        o = tl.load(parts + at[:, None] * D + d[None, :], mask=here[:, None] & (d < D)[None, :], other=0.0,
+                    cache_modifier=".cg")  # fmt: skip
+        new = tl.maximum(top, tl.max(lse, 0))
+        weight = tl.exp2(lse - new)
+        before = tl.exp2(top - new)
+        total = total * before + tl.sum(weight, 0)
+        acc = acc * before + tl.sum(o * weight[:, None], 0)
+        top = new
+    tl.store(out + h * D + d, (acc / total).to(out.dtype.element_ty), mask=d < D)
+
+
+@triton.jit
+def merge_heads(parts, sums, out, first, count, head, many, HEADS: tl.constexpr, D: tl.constexpr,
                 DP: tl.constexpr, GM: tl.constexpr):  # fmt: skip
-    """Heads [head, head + many) of a row whose `count` parts begin in program `first`, all at once."""
-    MANY: tl.constexpr = 1 if GM * DP >= 8192 else (16 if GM * DP <= 512 else 8192 // (GM * DP))
+    """The same for heads [head, head + many) at once: faster, but it takes more registers."""
+    MANY: tl.constexpr = 1 if GM * DP >= 4096 else min(32, 4096 // (GM * DP))
     d = tl.arange(0, DP)
     g = tl.arange(0, GM)
     i = tl.arange(0, MANY)
@@ -144,7 +169,8 @@ def _finish(
     out, parts, sums, counter, acc, lse, program, first, count, h, mine, base, many,
     HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, GM: tl.constexpr, FUSED: tl.constexpr,
 ):  # fmt: skip
-    """Whole rows go to `out` (the token's); of others a part is left, and the last to come merges them."""
+    """Whole rows go to `out` (the token's); of others a part is left, and the last to come merges them,
+    GM heads at once (0: one after the other)."""
     d = tl.arange(0, DP)
     inside = mine[:, None] & (d < D)[None, :]
     if count == 1:
@@ -157,7 +183,11 @@ def _finish(
             tl.debug_barrier()  # the whole part is written before it is counted
             if tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == count - 1:
                 tl.store(counter, 0)
-                merge_parts(parts, sums, out, first, count, base, many, HEADS, D, DP, GM)
+                if GM > 0:
+                    merge_heads(parts, sums, out, first, count, base, many, HEADS, D, DP, GM)
+                else:
+                    for i in range(many):
+                        merge_parts(parts, sums, out, first, count, HEADS, base + i, D, DP, 32)
 
 
 @triton.jit
@@ -174,10 +204,9 @@ def _decode_kernel(
     q, k_cache, v_cache, out, tables, items, row_start, parts, sums, counters, prefix, prefix_sums,
     rows, tokens, programs, q_step, table_step, page_step, place_step, head_step,
     scale, k_scale, v_scale, softcap,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILES: tl.constexpr, GP: tl.constexpr, GM: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr, PAGE: tl.constexpr, SPLITS: tl.constexpr,
-    SOFTCAP: tl.constexpr, EXACT: tl.constexpr, FUSED: tl.constexpr, STAGES: tl.constexpr,
-    EARLY: tl.constexpr,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILES: tl.constexpr, GP: tl.constexpr, D: tl.constexpr,
+    DP: tl.constexpr, BLOCK: tl.constexpr, PAGE: tl.constexpr, SPLITS: tl.constexpr, SOFTCAP: tl.constexpr,
+    EXACT: tl.constexpr, FUSED: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     start_next(EARLY)
     GROUP: tl.constexpr = HEADS // KV_HEADS
@@ -227,7 +256,7 @@ def _decode_kernel(
             _finish(
                 out + token * (HEADS * D), parts, sums, counters + row * (KV_HEADS * TILES) + view,
                 acc * (v_scale / w)[:, None], m * scale2 + tl.log2(w), program, first, count, h, mine,
-                kv * GROUP + base, tl.minimum(GROUP - base, GP), HEADS, D, DP, GM, FUSED,
+                kv * GROUP + base, tl.minimum(GROUP - base, GP), HEADS, D, DP, 0, FUSED,
             )  # fmt: skip
     _clear(out, tl.load(row_start + rows) + program, tokens, programs, h, inside, HEADS, D, GP, DP)
 
@@ -242,7 +271,7 @@ def _merge_kernel(out, items, parts, sums, programs, HEADS: tl.constexpr, D: tl.
     count = tl.load(fields + PARTS)
     if count > 1:
         to = out + tl.load(fields + TOKEN).to(tl.int64) * (HEADS * D)
-        merge_parts(parts, sums, to, tl.load(fields + FIRST), count, tl.program_id(0), 1, HEADS, D, DP, 1)
+        merge_parts(parts, sums, to, tl.load(fields + FIRST), count, HEADS, tl.program_id(0), D, DP, 32)
 
 
 def programs_for(config: DecodeConfig, kv_heads: int, processors: int) -> int:
@@ -271,7 +300,6 @@ def decode(
     rows, group = row_start.shape[0] - 1, heads // kv_heads
     packed = min(64, max(16, triton.next_power_of_2(group)))
     tiles = triton.cdiv(group, packed)
-    merged = min(packed, triton.next_power_of_2(group))
     exact = q.dtype == torch.float32
     assert k_cache.stride() == v_cache.stride() and k_cache.stride(3) == 1 and out.is_contiguous()
     assert q.stride(1) == d and q.stride(2) == 1 and space.counters.shape[0] >= rows
@@ -280,7 +308,7 @@ def decode(
         q, k_cache, v_cache, out, tables, items, row_start, *space, *(prefix or (space.parts, space.sums)),
         rows, tokens, programs, q.stride(0), tables.stride(0), *k_cache.stride()[:3],
         scale, k_scale, v_scale, softcap,
-        HEADS=heads, KV_HEADS=kv_heads, TILES=tiles, GP=packed, GM=merged, D=d, DP=padded,
+        HEADS=heads, KV_HEADS=kv_heads, TILES=tiles, GP=packed, D=d, DP=padded,
         BLOCK=config.block, PAGE=page, SPLITS=0 if prefix is None else prefix.sums.shape[0],
         SOFTCAP=softcap > 0, EXACT=exact, FUSED=config.fused, STAGES=config.stages, EARLY=first,
         num_warps=config.warps, launch_pdl=first,

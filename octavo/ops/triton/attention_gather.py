@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -10,6 +12,14 @@ from torch import Tensor
 from octavo.ops.triton.launch import early, start_next, wait
 
 TOKENS = 32  # a program's
+
+
+class FreshConfig(NamedTuple):
+    """How attention_fresh.py, which not every triton can load, cuts prompts; chosen on the host."""
+
+    tile: int = 128  # queries of a program
+    block: int = 128  # keys; a tile is some of them
+    warps: int = 8  # one for 16 queries
 
 
 @triton.jit(do_not_specialize=["tokens"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from octavo.ops.triton.attention_decode import DecodeConfig
 from octavo.ops.triton.attention_direct import DirectConfig
+from octavo.ops.triton.attention_gather import FreshConfig
 from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
 
@@ -33,7 +34,7 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
     if itemsize == 4:
         return DirectConfig(block=16 if d > 128 else 32, warps=4, stages=2, per_sm=2)
     block = 64 if d * itemsize <= 256 else 32
-    return DirectConfig(block=block, warps=4, stages=3, per_sm=2)
+    return DirectConfig(block=block, warps=2, stages=5, per_sm=4 if 1 < rows <= 8 else 1)
 
 
 def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:
@@ -56,9 +57,9 @@ def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: 
     return PrefillConfig(tile=128, block=64, warps=8, stages=5)
 
 
-def whole_prompts_pay(max_query: int) -> bool:
-    """Whether attention_fresh.py beats prefill_config's kernel, keys gathered for it included."""
-    return max_query >= 512
+def fresh_config(max_query: int) -> FreshConfig | None:
+    """For whole prompts; None: prefill_config's kernel is faster, keys gathered for this one included."""
+    return FreshConfig() if max_query >= 512 else None
 
 
 def prefix_config(

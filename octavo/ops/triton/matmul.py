@@ -19,11 +19,13 @@ from octavo.ops.norm import rms_norm
 from octavo.ops.triton.launch import early, interpreted
 from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of, worth
 from octavo.ops.triton.matmul_dot import dot_kernel
+from octavo.ops.triton.matmul_eight import eight_kernel
 from octavo.ops.triton.matmul_vec import vec_kernel
 
 MOST = 64
 _PARTS = 1 << 23  # float32: 32 MiB for shares of tiles
 _TILES = 1 << 16
+_SIXTEEN = (torch.float16, torch.bfloat16)
 
 
 class Terms(NamedTuple):
@@ -36,6 +38,7 @@ class Terms(NamedTuple):
     eps: float = 0.0
     act: str | None = None  # gated: the weights are (gate, up), the result is half as wide
     dtype: torch.dtype | None = None  # of the result, x's where None
+    x_scale: Tensor | None = None  # [m] float32, of rows of 8 bits
 
 
 PLAIN = Terms()
@@ -88,8 +91,10 @@ def multiply(
     n_out = weight.shape[0] // (2 if terms.act else 1)
     y = torch.empty(m, n_out, dtype=terms.dtype or x.dtype, device=x.device) if out is None else out
     if cut is None:
-        cut = choose_cut(m, n_out, k, weight.dtype, terms.act is not None)
-    if isinstance(cut, Vec):
+        cut = choose_cut(m, n_out, k, weight.dtype, terms.act is not None, terms.x_scale is not None)
+    if isinstance(cut, Vec) and _in_words(x, weight, terms):
+        _launch_eight(x, weight, y, terms, cut)
+    elif isinstance(cut, Vec):
         _launch_vec(x, weight, y, terms, cut)
     else:
         assert terms.gain is None, "the norm goes first where there are several rows"
@@ -107,6 +112,25 @@ def _launch_vec(x: Tensor, weight: Tensor, y: Tensor, t: Terms, cut: Vec) -> Non
     )  # fmt: skip
 
 
+def _in_words(x: Tensor, weight: Tensor, t: Terms) -> bool:
+    """Whether weights of 8 bits can be read four at a time, and x and the gain of the norm with them."""
+    gain = x if t.gain is None else t.gain
+    if weight.element_size() > 1 or x.dtype not in _SIXTEEN or gain.dtype != x.dtype:
+        return False
+    return weight.shape[1] % 16 == 0 and all(v.storage_offset() % 16 == 0 for v in (x, gain, weight))
+
+
+def _launch_eight(x: Tensor, weight: Tensor, y: Tensor, t: Terms, cut: Vec) -> None:
+    n_out, k, columns = y.shape[1], x.shape[1] // 4, cut.columns // 4
+    first = early(x)
+    eight_kernel[(triton.cdiv(n_out, cut.rows),)](
+        x.view(torch.int64), weight.view(torch.int32), t.scale, t.bias, t.residual,
+        None if t.gain is None else t.gain.view(torch.int64), y, n_out, k, t.eps,
+        BN=cut.rows, W=columns, ACT=t.act, HALF=x.dtype == torch.float16, EVEN_K=k % columns == 0,
+        EARLY=first, REAL=not interpreted(), num_warps=cut.warps, launch_pdl=first,
+    )  # fmt: skip
+
+
 def _launch_dot(x: Tensor, weight: Tensor, y: Tensor, t: Terms, cut: Dot) -> None:
     (m, k), n_out = x.shape, y.shape[1]
     space = workspace(x.device)
@@ -120,7 +144,7 @@ def _launch_dot(x: Tensor, weight: Tensor, y: Tensor, t: Terms, cut: Dot) -> Non
     first = early(x)
     tiles = TensorDescriptor.from_tensor(weight, [cut.tile, cut.depth]) if cut.engine else None
     dot_kernel[(programs,)](
-        x, weight, tiles, t.scale, t.bias, t.residual, y, space.parts, space.arrived, m, n_out, k,
+        x, weight, tiles, t.x_scale, t.scale, t.bias, t.residual, y, space.parts, space.arrived, m, n_out, k,
         M=rows, BN=cut.tile, BK=cut.depth, ACT=t.act, SHARERS=sharers, EVEN_K=k % cut.depth == 0,
         STAGES=cut.stages, AHEAD=cut.ahead, EARLY=first, REAL=not interpreted(),
         num_warps=cut.warps, launch_pdl=first,

@@ -67,8 +67,10 @@ def sharers_of(cut: Dot, n_out: int, k: int, programs: int) -> int:
     return next(s for s in _SHARERS if s >= min(exact, steps))
 
 
-def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec | Dot:
-    """For m rows of weights of that dtype."""
+def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool, both: bool = False) -> Vec | Dot:
+    """For m rows and weights of that dtype; `both`: the rows have 8 bits, too."""
+    if both:
+        return _both_eight(m, gated)
     return cut_vec(n_out, k, dtype, gated) if m == 1 else cut_dot(m, n_out, k, dtype, gated)
 
 
@@ -88,11 +90,10 @@ _HEAD = 1 << 16  # outputs: a vocabulary
 
 def cut_vec(n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec:
     """For one row."""
-    size = dtype.itemsize
-    if size != 2:
-        columns = 2048 if k * size >= 4096 else 1024
-        columns = columns * 2 if size == 1 and k >= 4096 else columns
-        return Vec(2 if gated or size == 4 else 4, columns, 8 if columns * size >= 4096 else 4)
+    if dtype.itemsize == 4:
+        return Vec(2, 2048, 8) if k >= 1024 else Vec(2, 1024, 8)
+    if dtype.itemsize == 1:
+        return Vec(2 if gated or n_out * k <= _LARGE or k > 4096 else 4, 1024, 2)
     if n_out >= _HEAD:
         return Vec(2, min(2048, _power(k)), 4)
     if gated:
@@ -111,7 +112,7 @@ def _power(k: int) -> int:
 def cut_dot(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Dot:
     """For 2 to 64 rows."""
     if dtype.itemsize == 1:
-        return Dot(64, 256, 4, 4 if m <= 32 else 3, 1 if gated or m > 32 else 2)
+        return _eight(m, k, gated)
     if n_out >= _HEAD:
         return Dot(64, 128, 4, 3 if m <= 32 else 2, 0, 1)
     large = n_out * k >= _LARGE
@@ -124,6 +125,23 @@ def cut_dot(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Dot:
     if m > 16:
         return Dot(16, 256, 2, 3, 0) if k <= 1024 else Dot(32, 256, 4, 2, 3, 1)
     return Dot(32, 256, 2, 3, 0) if k <= 1024 else Dot(32, 256, 4, 2, 4, 1)
+
+
+def _eight(m: int, k: int, gated: bool) -> Dot:
+    if gated:
+        return Dot(64, 128, 4, 2, 4, 2, False) if m <= 16 else Dot(64, 128, 4, 3, 2)
+    if m > 16:
+        return Dot(64, 128, 4, 4, 2, 1 if k <= 4096 else 2)
+    return Dot(64, 128, 4, 4, 4, 1) if k <= 4096 else Dot(64, 128, 4, 3, 4)
+
+
+def _both_eight(m: int, gated: bool) -> Dot:
+    """Nothing is converted: only the bytes in flight count, and how often the rows are read."""
+    if gated:
+        return Dot(64, 128, 4, 4 if m <= 32 else 3, 2, 1)
+    if m > 32:
+        return Dot(128, 128, 8, 4, 1, 1)
+    return Dot(64, 128, 4, 5, 4 if m <= 16 else 3, 1)
 
 
 def _gated(m: int, large: bool) -> Dot:

@@ -45,6 +45,8 @@ def _ask(
 def _product(w, right, sums, dtype: tl.constexpr):
     if w.dtype != dtype:
         w = w.to(dtype)
+    if dtype == tl.float8e4nv:  # the tensor cores' own sums are coarse: they are taken over every step
+        return tl.dot(w, right, sums, max_num_imprecise_acc=w.shape[1])
     return tl.dot(w, right, sums, input_precision="ieee")
 
 
@@ -95,7 +97,9 @@ def _gather(parts, one, others, half, M: tl.constexpr, BN: tl.constexpr, ACT: tl
 
 
 @triton.jit
-def _scaled(sums, rows, scale, bias):
+def _scaled(sums, rows, scale, bias, line_scale):
+    if line_scale is not None:
+        sums *= line_scale
     if scale is not None:
         sums *= tl.load(scale + rows)[:, None]
     if bias is not None:
@@ -105,12 +109,27 @@ def _scaled(sums, rows, scale, bias):
 
 @triton.jit
 def _store(
-    sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M: tl.constexpr, ACT: tl.constexpr
+    sums,
+    up_sums,
+    y,
+    x_scale,
+    scale,
+    bias,
+    residual,
+    rows,
+    source,
+    m,
+    n_out,
+    M: tl.constexpr,
+    ACT: tl.constexpr,
 ):
-    out = _scaled(sums, source, scale, bias)
-    if ACT is not None:
-        out = activate(out, _scaled(up_sums, source + n_out, scale, bias), ACT)
     line = tl.arange(0, M)[None, :]
+    line_scale = None
+    if x_scale is not None:
+        line_scale = tl.load(x_scale + line, mask=line < m, other=0.0)
+    out = _scaled(sums, source, scale, bias, line_scale)
+    if ACT is not None:
+        out = activate(out, _scaled(up_sums, source + n_out, scale, bias, line_scale), ACT)
     at = line.to(tl.int64) * n_out + rows[:, None]
     keep = (line < m) & (rows < n_out)[:, None]
     if residual is not None:
@@ -123,6 +142,7 @@ def dot_kernel(
     x,
     weight,
     tiles,
+    x_scale,
     scale,
     bias,
     residual,
@@ -145,10 +165,11 @@ def dot_kernel(
 ):
     """y [m, n_out] = act(x [m, K] @ weight [n_out (x 2 with ACT), K].T * scale + bias) + residual.
 
-    tiles: the weights once more as a tensor descriptor with blocks of [BN, BK], where the device
-    has an engine for such copies. parts: float32 [2 programs, 1 or 2, BN, M]; arrived: int32
-    [tiles], zero before and after. SHARERS: at most so many programs share a tile (1: none does).
-    AHEAD: how many steps are asked for in L2 before the kernel waits for its predecessor.
+    Rows of 8 bits have a scale each, x_scale [m]. tiles: the weights once more as a tensor descriptor
+    with blocks of [BN, BK], where the device has an engine for such copies. parts: float32
+    [2 programs, 1 or 2, BN, M]; arrived: int32 [tiles], zero before and after. SHARERS: at most so
+    many programs share a tile (1: none does). AHEAD: how many steps are asked for in L2 before the
+    kernel waits for its predecessor.
     """
     start_next(EARLY)
     program = tl.program_id(0)
@@ -179,7 +200,7 @@ def dot_kernel(
         if (k + BK >= K) | (it == end - 1):
             first = tile * steps
             if SHARERS == 1 or ((begin <= first) & (end >= first + steps)):
-                _store(sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M, ACT)
+                _store(sums, up_sums, y, x_scale, scale, bias, residual, rows, source, m, n_out, M, ACT)
             else:
                 place = 2 * program + (begin <= first)
                 one = _owner(first, programs, total)
@@ -189,6 +210,6 @@ def dot_kernel(
                     if ACT is not None:
                         up_sums = _gather(parts, one, others, 1, M, BN, ACT, SHARERS)
                     tl.store(arrived + tile, 0)
-                    _store(sums, up_sums, y, scale, bias, residual, rows, source, m, n_out, M, ACT)
+                    _store(sums, up_sums, y, x_scale, scale, bias, residual, rows, source, m, n_out, M, ACT)
             sums = tl.zeros([BN, M], tl.float32)
             up_sums = sums

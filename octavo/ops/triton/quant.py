@@ -1,8 +1,8 @@
 """Projections in 8 bits on the GPU.
 
-Few rows read the weights alone in 8 bits: the activations keep theirs (matmul.py). Many rows are
+One row reads the weights alone in 8 bits: the activations keep theirs (matmul.py). Several rows are
 rounded to e4m3 with a scale of their own, the norm before them in the same launch, and go through
-the 8-bit tensor cores.
+the 8-bit tensor cores: few with the weights streaming by (matmul_dot.py), many through cuBLAS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from octavo.ops.activation import GATES
 from octavo.ops.norm import rms_norm
 from octavo.ops.quant import EIGHT, project_eight
-from octavo.ops.triton.launch import early, start_next, wait
+from octavo.ops.triton.launch import activate, early, start_next, wait
 from octavo.ops.triton.matmul import Terms, multiply, skinny
 from octavo.ops.triton.norm import row_warps
 
@@ -23,8 +23,11 @@ _WIDEST = 1 << 15
 
 
 @triton.jit
-def quantise_kernel(x, gain, y, scale, d, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
-    """A row of x [n, d], normed where gain [d] is given -> e4m3 y [n, d] and float32 scale [n]."""
+def quantise_kernel(x, gain, y, scale, d, eps, ACT: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+    """A row of x [n, d] -> e4m3 y [n, d] and float32 scale [n].
+
+    Normed first where gain [d] is given; with ACT x is [n, 2 d] = (gate, up), and gated first.
+    """
     start_next(EARLY)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
@@ -32,7 +35,12 @@ def quantise_kernel(x, gain, y, scale, d, eps, BLOCK: tl.constexpr, EARLY: tl.co
     if gain is not None:
         weight = tl.load(gain + columns, mask=inside, other=0.0).to(tl.float32)
     wait(EARLY)
-    value = tl.load(x + row * d + columns, mask=inside, other=0.0).to(tl.float32)
+    if ACT is None:
+        value = tl.load(x + row * d + columns, mask=inside, other=0.0).to(tl.float32)
+    else:
+        gate = tl.load(x + row * 2 * d + columns, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(x + row * 2 * d + d + columns, mask=inside, other=0.0).to(tl.float32)
+        value = activate(gate, up, ACT)
     if gain is not None:
         value = value * tl.rsqrt(tl.sum(value * value, 0) / d + eps) * weight
     step = tl.maximum(tl.max(tl.abs(value), 0) / 448.0, 1e-12)
@@ -41,20 +49,26 @@ def quantise_kernel(x, gain, y, scale, d, eps, BLOCK: tl.constexpr, EARLY: tl.co
     tl.store(y + row * d + columns, value.to(y.dtype.element_ty), mask=inside)
 
 
-def quantise(x: Tensor, gain: Tensor | None = None, eps: float = 0.0) -> tuple[Tensor, Tensor]:
-    """x [n, d] -> e4m3 [n, d] and scales [n, 1], after a norm where `gain` is given."""
-    n, d = x.shape
+def quantise(
+    x: Tensor, gain: Tensor | None = None, eps: float = 0.0, act: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """x [n, d] -> e4m3 [n, d] and scales [n, 1], after a norm where `gain` is given.
+
+    With `act`, a gated activation of x [n, 2 d] comes first.
+    """
+    n, d = x.shape[0], x.shape[1] // (2 if act else 1)
     y = torch.empty(n, d, dtype=EIGHT, device=x.device)
     scale = torch.empty(n, 1, device=x.device)
     block, first = triton.next_power_of_2(d), early(x)
     quantise_kernel[(n,)](
-        x, gain, y, scale, d, eps, BLOCK=block, EARLY=first, num_warps=row_warps(block), launch_pdl=first
-    )
+        x, gain, y, scale, d, eps, ACT=act, BLOCK=block, EARLY=first,
+        num_warps=row_warps(block), launch_pdl=first,
+    )  # fmt: skip
     return y, scale
 
 
-def _few(x: Tensor, weight: Tensor, *_: object, **named: object) -> bool:
-    return skinny(x, weight)
+def _few(x: Tensor, weight: Tensor, *_: object, before: str | None = None, **named: object) -> bool:
+    return before is None and skinny(x, weight)
 
 
 def _many(x: Tensor, weight: Tensor, *_: object, **named: object) -> bool:
@@ -73,8 +87,9 @@ def _through_eight_bits(
     gain: Tensor | None = None,
     eps: float = 0.0,
     act: str | None = None,
+    before: str | None = None,
 ) -> Tensor:
-    rows, row_scale = quantise(x, gain, eps)
+    rows, row_scale = quantise(x, gain, eps, before)
     y = torch._scaled_mm(
         rows, weight.t(), row_scale, scale.view(1, -1), out_dtype=torch.bfloat16, use_fast_accum=True
     ).to(x.dtype)
@@ -84,7 +99,7 @@ def _through_eight_bits(
 
 
 @project_eight.kernel("cuda", when=_few)
-def _weights_alone(
+def streaming(
     x: Tensor,
     weight: Tensor,
     scale: Tensor,
@@ -93,7 +108,13 @@ def _weights_alone(
     gain: Tensor | None = None,
     eps: float = 0.0,
     act: str | None = None,
+    before: str | None = None,
 ) -> Tensor:
+    assert before is None, "few rows are gated by the product that makes them"
+    if x.shape[0] > 1 and _many(x, weight):
+        rows, row_scale = quantise(x, gain, eps)
+        terms = Terms(scale, bias, residual, act=act, dtype=x.dtype, x_scale=row_scale)
+        return multiply(rows, weight, terms)
     if gain is not None and x.shape[0] > 1:
         x, gain = rms_norm(x, gain, eps), None
     return multiply(x, weight, Terms(scale, bias, residual, gain, eps, act))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from octavo.ops.triton.sample_noise import BLOCK, better, block_scores, divided
-from octavo.ops.triton.sample_scan import NOBODY, RANDOM, SEED, TEMPERATURE, float_of, long_of
+from octavo.ops.triton.sample_noise import BLOCK, NOBODY, better, block_scores, divided
 
 GROUP = tl.constexpr(8)  # blocks looked into at once
+CHUNK = tl.constexpr(2048)  # blocks whose bounds are read at once
 
 
 @triton.jit
 def greedy_of(values, tokens, row, TILES: tl.constexpr, TILES_UP: tl.constexpr):
     """The row's likeliest token, the lowest of equals."""
     tile = tl.arange(0, TILES_UP)
-    value = tl.load(values + row * TILES + tile, mask=tile < TILES, other=float("-inf"))
-    token = tl.load(tokens + row * TILES + tile, mask=tile < TILES, other=NOBODY)
+    at, real = row * TILES + tile, tile < TILES
+    value = tl.load(values + at, mask=real, other=float("-inf"), cache_modifier=".cg")
+    token = tl.load(tokens + at, mask=real, other=NOBODY, cache_modifier=".cg")
     return tl.min(tl.where(value == tl.max(value, 0), token, NOBODY), 0)
 
 
@@ -27,6 +28,22 @@ def collect(keep, items, found):
     tl.store(found + place - 1, items, mask=keep)
     tl.debug_barrier()  # other threads read them
     return tl.max(place, 0)
+
+
+@triton.jit
+def open_blocks(columns, found, least, blocks: tl.constexpr):
+    """Lists the row's blocks whose bound reaches `least`, in order; returns how many."""
+    lane = tl.arange(0, CHUNK)
+    count = 0
+    for start in range(0, blocks, CHUNK):
+        real = start + lane < blocks
+        bound = tl.load(columns + start + lane, mask=real, other=float("-inf"), cache_modifier=".cg")
+        open = (bound >= least) & (bound > float("-inf"))
+        place = count + tl.cumsum(open.to(tl.int32), 0)
+        tl.store(found + place - 1, start + lane, mask=open)
+        count = tl.max(place, 0)
+    tl.debug_barrier()  # other threads read them
+    return count
 
 
 @triton.jit
@@ -53,29 +70,16 @@ def look_into(line, found, count, temperature, edge, last, position, seed, best,
 
 @triton.jit
 def finish(
-    logits, stride, owners, positions, words, columns, values, tokens, found, out,
-    VOCAB: tl.constexpr, TILES: tl.constexpr, TILES_UP: tl.constexpr, WIDTH: tl.constexpr, MODE: tl.constexpr,
+    line, columns, values, found, temperature, position, seed, VOCAB: tl.constexpr, TILES: tl.constexpr,
+    TILES_UP: tl.constexpr,
 ):  # fmt: skip
-    """Grid (rows). WIDTH is a power of two of at least as many columns as there are noise blocks."""
+    """The token of an untruncated row all of whose tiles are done; all pointers are the row's."""
     blocks: tl.constexpr = (VOCAB + 31) // 32
-    row = tl.program_id(0).to(tl.int64)
-    temperature = 0.0
-    slot = row
-    if MODE == RANDOM:
-        slot = tl.load(owners + row).to(tl.int64)
-        temperature = float_of(words, slot, TEMPERATURE)
-    if temperature == 0.0:
-        tl.store(out + row, greedy_of(values, tokens, row, TILES, TILES_UP))
-    else:
-        tile, column = tl.arange(0, TILES_UP), tl.arange(0, WIDTH)
-        sure = tl.max(tl.load(values + row * TILES + tile, mask=tile < TILES, other=float("-inf")), 0)
-        bound = tl.load(columns + row * blocks + column, mask=column < blocks, other=float("-inf"))
-        open = (bound >= sure) & (bound > float("-inf"))
-        mine = found + row * blocks
-        count = collect(open, column, mine)
-        nothing, nobody = tl.full((), float("-inf"), tl.float64), tl.full((), NOBODY, tl.int32)
-        best, winner = look_into(
-            logits + row * stride, mine, count, temperature, float("-inf"), VOCAB,
-            tl.load(positions + row), long_of(words, slot, SEED), nothing, nobody, VOCAB,
-        )  # fmt: skip
-        tl.store(out + row, tl.where(best > nothing, winner, 0))
+    tile = tl.arange(0, TILES_UP)
+    sure = tl.load(values + tile, mask=tile < TILES, other=float("-inf"), cache_modifier=".cg")
+    count = open_blocks(columns, found, tl.max(sure, 0), blocks)
+    nothing, nobody = tl.full((), float("-inf"), tl.float64), tl.full((), NOBODY, tl.int32)
+    best, winner = look_into(
+        line, found, count, temperature, float("-inf"), VOCAB, position, seed, nothing, nobody, VOCAB
+    )
+    return tl.where(best > nothing, winner, 0)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from octavo.ops.triton.launch import start_next, wait
 from octavo.ops.triton.sample_edge import LOWEST, cut_list, highest, key_of, stays
 from octavo.ops.triton.sample_finish import collect, greedy_of
-from octavo.ops.triton.sample_noise import BLOCK, better, divided, token_scores
+from octavo.ops.triton.sample_noise import BLOCK, NOBODY, better, divided, token_scores
+from octavo.ops.triton.sample_plan import DONE, PLAN, READY, SEARCH, begin, cut_at
 from octavo.ops.triton.sample_scan import (
     GAP,
-    NOBODY,
     SEED,
     TEMPERATURE,
     TOP_K,
@@ -26,7 +27,6 @@ from octavo.ops.triton.sample_scan import (
     long_of,
 )
 
-DONE, SEARCH, WHOLE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # what is left to do for a row
 COARSE = tl.constexpr(1 << 16)  # the limit for blocks need not be sharp: 1/128 of its value
 SPARE = tl.constexpr(1.0001)  # and float32 sums may be wrong a little
 
@@ -108,12 +108,26 @@ def _draw(listed, ids, size, edge, last, position, seed, VOCAB: tl.constexpr, CH
 
 
 @triton.jit
+def _leave(plan, state, top_k, top_p, gap, peak, total, low, high, VOCAB: tl.constexpr):
+    """The row's nucleus is too large for one program."""
+    if (top_k == 0) & (top_p >= 1.0):  # min_p alone, whose edge is known, or nothing
+        cut_at(plan, key_of(tl.maximum(peak + gap, LOWEST)).to(tl.int64), tl.full((), VOCAB, tl.int32))
+        tl.store(state, READY)
+    else:
+        begin(plan, top_k, top_p, peak, total, low, high, VOCAB)
+        tl.store(state, SEARCH)
+
+
+@triton.jit
 def narrow(
-    logits, stride, owners, positions, words, columns, values, tokens, sums, found, listed, ids, state, out,
+    logits, stride, owners, positions, words, columns, values, tokens, sums, found, listed, ids, plans, state,
+    out,
     VOCAB: tl.constexpr, TILES: tl.constexpr, TILES_UP: tl.constexpr, WIDTH: tl.constexpr,
-    MOST: tl.constexpr, LIST: tl.constexpr, GROUP: tl.constexpr, CHUNK: tl.constexpr,
+    MOST: tl.constexpr, LIST: tl.constexpr, GROUP: tl.constexpr, CHUNK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Grid (rows). At most MOST blocks are listed for a row, and LIST tokens."""
+    start_next(EARLY)
+    wait(EARLY)
     blocks: tl.constexpr = (VOCAB + 31) // 32
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(owners + row).to(tl.int64)
@@ -121,37 +135,44 @@ def narrow(
     top_k, top_p, gap = cuts(words, slot, VOCAB)
     tile, column = tl.arange(0, TILES_UP), tl.arange(0, WIDTH)
     peak = tl.max(tl.load(values + row * TILES + tile, mask=tile < TILES, other=float("-inf")), 0)
+    plan = plans + row * PLAN
     if temperature == 0.0:
         tl.store(out + row, greedy_of(values, tokens, row, TILES, TILES_UP))
         tl.store(state + row, DONE)
     elif peak == float("-inf"):
         tl.store(out + row, 0)
         tl.store(state + row, DONE)
-    elif (top_k == 0) & (top_p >= 1.0) & (gap == float("-inf")):
-        tl.store(state + row, WHOLE)
     else:
-        tops = tl.load(columns + row * blocks + column, mask=column < blocks, other=float("-inf"))
-        tops = divided(tops, temperature)
         floor = tl.maximum(peak + gap, LOWEST)
         total = tl.full((), -1.0, tl.float64)
         if (top_k == 0) & (gap == float("-inf")):
             total = whole(values, sums, row, peak, TILES, TILES_UP)
         low, high = key_of(floor).to(tl.int64), key_of(peak).to(tl.int64) + 1
-        limit = _limit(tops, peak, floor, top_k, top_p, total, low, high)
-        mine, list_at, ids_at = found + row * blocks, listed + row * LIST, ids + row * LIST
-        count = collect((key_of(tops) >= limit.to(tl.int32)) & (tops > float("-inf")), column, mine)
+        limit = low
         size = tl.full((), LIST + 1, tl.int32)
-        if count <= MOST:
-            size = _list_tokens(
-                logits + row * stride, temperature, mine, count, limit, list_at, ids_at, VOCAB, LIST, GROUP
-            )
+        list_at, ids_at = listed + row * LIST, ids + row * LIST
+        if (top_k > 0) | (top_p < 1.0) | (gap > float("-inf")):
+            tops = tl.load(columns + row * blocks + column, mask=column < blocks, other=float("-inf"))
+            tops = divided(tops, temperature)
+            limit = _limit(tops, peak, floor, top_k, top_p, total, low, high)
+            mine = found + row * blocks
+            count = collect((key_of(tops) >= limit.to(tl.int32)) & (tops > float("-inf")), column, mine)
+            if count <= MOST:
+                line = logits + row * stride
+                size = _list_tokens(
+                    line, temperature, mine, count, limit, list_at, ids_at, VOCAB, LIST, GROUP
+                )
         if size <= LIST:
             at = tl.arange(0, LIST)
             y = tl.load(list_at + at, mask=at < size, other=float("-inf"))
             token = tl.load(ids_at + at, mask=at < size, other=0)
-            edge, last = cut_list(y, token, at < size, top_k, top_p, peak, total, limit, high, VOCAB)
+            nothing = tl.full((), 0.0, tl.float64)
+            goal = tl.where(total < 0.0, -1.0, top_p * total)
+            edge, last, _ = cut_list(
+                y, token, at < size, top_k, top_p, goal, nothing, peak, limit, high, VOCAB
+            )
             position, seed = tl.load(positions + row), long_of(words, slot, SEED)
             tl.store(out + row, _draw(list_at, ids_at, size, edge, last, position, seed, VOCAB, CHUNK))
             tl.store(state + row, DONE)
         else:
-            tl.store(state + row, SEARCH)
+            _leave(plan, state + row, top_k, top_p, gap, peak, total, limit, high, VOCAB)

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 BLOCK = tl.constexpr(32)  # tokens of a noise block: token t belongs to block t mod ceil(vocab / 32)
+NOBODY = tl.constexpr(2147483647)  # no token's id
 TOKENS, BLOCKS = tl.constexpr(0), tl.constexpr(1)  # second counter word: what the draw is for
 
 

@@ -14,7 +14,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from octavo.ops.triton.sample_noise import BLOCK, BLOCKS, TOKENS, divided, margin, random, rough_exponential
+from octavo.ops.triton.launch import announce, start_next, wait
+from octavo.ops.triton.sample_finish import finish, greedy_of
+from octavo.ops.triton.sample_noise import (
+    BLOCK,
+    BLOCKS,
+    NOBODY,
+    TOKENS,
+    divided,
+    margin,
+    random,
+    rough_exponential,
+)
 
 # A row of the parameter table, in int32 words (sampling/device/params.py writes it).
 WORDS = tl.constexpr(16)
@@ -22,8 +33,7 @@ TEMPERATURE, TOP_K, GAP = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # f
 TOP_P, SEED = tl.constexpr(4), tl.constexpr(6)  # float64, int64: two words each
 UNTIL, PROMPT, ALLOWED = tl.constexpr(8), tl.constexpr(9), tl.constexpr(10)  # int32
 REPETITION, FREQUENCY, PRESENCE = tl.constexpr(12), tl.constexpr(13), tl.constexpr(14)  # float32
-GREEDY, RANDOM, TRUNCATED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-NOBODY = tl.constexpr(2147483647)
+GREEDY, RANDOM = tl.constexpr(0), tl.constexpr(1)
 
 
 @triton.jit
@@ -55,10 +65,13 @@ def _sure_score(top, arg, lead, leader, first, column, position, seed, blocks: t
 
 @triton.jit
 def scan(
-    logits, stride, owners, positions, words, columns, values, tokens,
-    VOCAB: tl.constexpr, TILES: tl.constexpr, COLUMNS: tl.constexpr, MODE: tl.constexpr,
+    logits, stride, owners, positions, words, columns, values, tokens, found, arrived, out,
+    VOCAB: tl.constexpr, TILES: tl.constexpr, TILES_UP: tl.constexpr, COLUMNS: tl.constexpr,
+    MODE: tl.constexpr, REAL: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Greedy and untruncated rows. Grid (TILES, rows)."""
+    """Greedy and untruncated rows; a row's last tile to be done draws. Grid (TILES, rows)."""
+    start_next(EARLY)
+    wait(EARLY)
     blocks: tl.constexpr = (VOCAB + 31) // 32
     tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     slot = tl.load(owners + row).to(tl.int64)
@@ -94,15 +107,28 @@ def scan(
         sure = _sure_score(top, arg, lead, leader, first, column, position, seed, blocks)
         tl.store(columns + row * blocks + column, bound + margin(bound), mask=inside)
         tl.store(values + at, tl.max(tl.where(inside & (top > float("-inf")), sure, float("-inf")), 0))
+    announce(REAL)
+    if tl.atomic_add(arrived + row, 1, sem="acq_rel") == TILES - 1:
+        tl.store(arrived + row, 0)
+        if temperature == 0.0:
+            tl.store(out + row, greedy_of(values, tokens, row, TILES, TILES_UP))
+        else:
+            drawn = finish(
+                line, columns + row * blocks, values + row * TILES, found + row * blocks, temperature,
+                position, seed, VOCAB, TILES, TILES_UP,
+            )  # fmt: skip
+            tl.store(out + row, drawn)
 
 
 @triton.jit
 def scan_mass(
     logits, stride, owners, words, columns, values, tokens, sums,
-    VOCAB: tl.constexpr, TILES: tl.constexpr, COLUMNS: tl.constexpr,
+    VOCAB: tl.constexpr, TILES: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """All kinds of rows, where some are truncated. `values` are divided by the temperature, `columns`
     are not. Grid (TILES, rows)."""
+    start_next(EARLY)
+    wait(EARLY)
     blocks: tl.constexpr = (VOCAB + 31) // 32
     tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     slot = tl.load(owners + row).to(tl.int64)

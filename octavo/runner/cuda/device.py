@@ -137,8 +137,9 @@ class CudaDevice:
             self._hidden = self._launch_eagerly(step)
             return
         longest = 1 if step.decode else tokens
-        bounds = HostBounds(rows, tokens, longest, self._state.length, self._shared and self._state.length)
-        key = ("F", tokens, rows, longest, bool(self._shared))
+        length, fresh = self._state.length, step.bounds.fresh
+        bounds = HostBounds(rows, tokens, longest, length, self._shared and length, fresh)
+        key = ("F", tokens, rows, longest, bool(self._shared), fresh)
         try:
             self._graphs.run(key, lambda: self._compute(tokens, rows, bounds))
         except torch.OutOfMemoryError:
@@ -223,9 +224,12 @@ class CudaDevice:
 
     def rehearse(self) -> None:
         """Goes through steps of every captured size without the graphs, for who notes their kernels."""
+        length, budget = self._state.length, self._sizes.budget
         with torch.inference_mode():
+            for tokens in {min(tokens, budget) for tokens in (32, 512, budget)}:
+                self._compute(tokens, 1, HostBounds(1, tokens, tokens, length))
             for rows in buckets(self._state.slots):
-                self._compute(rows, rows, HostBounds(rows, rows, 1, self._state.length))
+                self._compute(rows, rows, HostBounds(rows, rows, 1, length))
                 for variant in ("greedy", "random"):
                     self._choose(rows, variant, None)
 
@@ -242,7 +246,7 @@ class CudaDevice:
         """Twice: once as a dry run, once recorded. No slot is held, so nothing but page 0 is written."""
         bounds = HostBounds(rows, rows, 1, self._state.length)
         for _ in range(2):
-            self._graphs.run(("F", rows, rows, 1, False), lambda: self._compute(rows, rows, bounds))
+            self._graphs.run(("F", rows, rows, 1, False, False), lambda: self._compute(rows, rows, bounds))
             self._graphs.run(("S", rows, "greedy"), lambda: self._choose(rows, "greedy", None))
 
     def close(self) -> None:

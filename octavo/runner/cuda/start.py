@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from octavo.runner.start import Drawing
 
 _SMALLEST = 256  # tokens: a budget below is not tried
+_SHORT = 32  # tokens of a short prompt
 _GRAPH, _GRAPHS = 6 << 20, 192 << 20  # bytes of each captured size, and of their common pool
 _STAGES = 128 << 20  # bytes: work space of penalties and log-probabilities
 _HEADROOM = 256 << 20  # fragments, workspaces that libraries take later
@@ -94,6 +95,7 @@ def _compile(device: CudaDevice, plan: Drawing) -> None:
     rehearsal = Rehearsal()
     with rehearsal.noting(), device.eagerly():
         _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1))
+        _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1), rows=1, tokens=_SHORT)
         device.rehearse()
     rehearsal.compile(_threads())
 
@@ -131,9 +133,11 @@ def _peak_of(device: CudaDevice, plan: Drawing) -> int:
     return peak + plan.resolved.max_num_seqs * plan.facts.vocab_size * 4 + _STAGES
 
 
-def _largest_step(device: CudaDevice, plan: Drawing, how: Sampling, rows: int | None = None) -> None:
-    """The whole budget is used and every row sampled; then the slots are free again."""
-    budget = plan.resolved.budget
+def _largest_step(
+    device: CudaDevice, plan: Drawing, how: Sampling, rows: int | None = None, tokens: int | None = None
+) -> None:
+    """The whole budget is used (or `tokens`) and every row sampled; then the slots are free again."""
+    budget = min(tokens or plan.resolved.budget, plan.resolved.budget)
     rows = min(rows or plan.resolved.max_num_seqs, budget)
     each = min(max(1, budget // rows), plan.memory.max_model_len - 1)
     admit = tuple(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octavo.core.messages import Admission, StepMasks
-from octavo.ops.triton.sample import Workspace, draw_plain, draw_truncated
+from octavo.ops.triton.sample import Batch, Workspace, draw
 from octavo.sampling.device.edits import Edits, Masks
 from octavo.sampling.device.lists import Lists
 from octavo.sampling.device.params import FULL, VARIANTS, Params
@@ -76,7 +76,5 @@ class DeviceSampler:
         words = self._params.words
         if variant == "full":
             self._edits.apply(logits, owners, positions, words, self._lists.flat(), masks)
-        if variant in ("greedy", "random"):
-            draw_plain(logits, owners, positions, words, out, self._work, noise=variant == "random")
-        else:
-            draw_truncated(logits, owners, positions, words, out, self._work)
+            variant = "truncated"
+        draw(Batch(logits, owners, positions, words, out), self._work, variant)

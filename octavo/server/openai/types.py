@@ -454,6 +454,13 @@ class DetokenizeReply(msgspec.Struct, frozen=True):
     prompt: str
 
 
+class ProfileReply(msgspec.Struct, omit_defaults=True):
+    """`file` is the trace's name in the server's own folder."""
+
+    status: str
+    file: str | None = None
+
+
 class LoadReply(msgspec.Struct, frozen=True):
     server_load: int
     capacity: int

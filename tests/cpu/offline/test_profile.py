@@ -1,0 +1,26 @@
+"""The profiler's window: a trace that can be opened, and calls in the wrong order."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from octavo import LLM, SamplingParams
+from octavo.core.errors import UserError
+from octavo.core.facts import ModelFiles
+
+
+def test_a_trace_is_written_and_can_be_opened(default_model: ModelFiles, tmp_path: Path) -> None:
+    with LLM(profiler_dir=str(tmp_path / "traces")) as llm:
+        with pytest.raises(UserError, match="no profile is being recorded"):
+            llm.stop_profile()
+        llm.start_profile()
+        with pytest.raises(UserError, match="recorded already"):
+            llm.start_profile()
+        llm.generate(["Once"], SamplingParams(max_tokens=3, temperature=0), use_tqdm=False)
+        path = Path(llm.stop_profile())
+    assert path.parent == tmp_path / "traces"
+    assert json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
