@@ -85,7 +85,7 @@ def gguf_files(config: ModelConfig, path: Path, name: str, commit: str | None = 
             )
     if "-of-" in path.stem:
         raise ArtefactError(
-            f"{path.name} is one part of several", hint="join the parts with llama-gguf-split --merge"
+            f"{path} is one part of several", hint="join the parts with llama-gguf-split --merge"
         )
     return ModelFiles(
         name=name,
@@ -161,10 +161,10 @@ def _shards(folder: Path) -> list[Path]:
 def shard_names(index: Path) -> list[str]:
     """File names out of an index. It is untrusted: names that leave the folder are refused."""
     if index.stat().st_size > _INDEX_LIMIT:
-        raise ArtefactError(f"{index} is larger than {_INDEX_LIMIT >> 20} MiB")
+        raise ArtefactError(f"{index} is larger than {_INDEX_LIMIT >> 20} MiB", hint="fetch it again")
     try:
         names = sorted({str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtefactError(f"{index} is not an index of weights: {error}", hint="fetch it again") from error
     odd = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
     if odd or not names:

@@ -43,13 +43,19 @@ def read_defaults(config: ModelConfig, files: ModelFiles) -> Defaults:
     elif config.generation_config != "auto":
         chosen = _read(Path(config.generation_config).expanduser() / _FILE, needed=True)
         own = chosen if chosen.has("eos_token_id") else own
-    sampling = {**_sampling(chosen), **_overrides(config.override_generation_config or {})}
+    sampling = _sampling(chosen)
     try:
         SamplingParams(**sampling)
     except UserError as error:
         raise ArtefactError(
-            f"{chosen.source}: {error}", hint="mend it or use --generation-config vllm"
+            f"{chosen.source}: {error}", hint="mend it or use --generation-config vllm", field=error.field
         ) from error
+    sampling |= _overrides(config.override_generation_config or {})
+    try:
+        SamplingParams(**sampling)
+    except UserError as error:
+        name = "override_generation_config"
+        raise UserError(f"{name}: {error.message}", hint=error.hint, field=name) from error
     return Defaults(sampling, own.ids("eos_token_id"))
 
 

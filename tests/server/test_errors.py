@@ -65,7 +65,7 @@ SHARED = [
     ({"logit_bias": [1]}, 400, "logit_bias", ["object"]),
     ({"bad_words": [" "]}, 400, "bad_words", ["empty"]),
     ({"bad_words": ["z" * 200]}, 400, "bad_words", ["64"]),
-    ({"min_tokens": -1}, 400, "min_tokens", ["at least 0"]),
+    ({"min_tokens": -1}, 400, "min_tokens", ["from 0"]),
     ({"min_tokens": 9, "max_tokens": 3}, 400, "min_tokens", ["max_tokens"]),
     ({"max_tokens": -1}, 400, "max_tokens", ["-1"]),
     ({"max_tokens": HUGE}, 400, "max_tokens", ["max_tokens"]),
