@@ -123,9 +123,7 @@ def _folder(config: ModelConfig, folder: Path, name: str) -> ModelFiles:
 def folder_files(config: ModelConfig, folder: Path, name: str, commit: str | None = None) -> ModelFiles:
     """ModelFiles of a folder with config.json and safetensors. ArtefactError names what is missing."""
     if not (folder / "config.json").is_file():
-        raise ArtefactError(
-            f"{folder} has no config.json", hint="a model folder needs config.json", field="model"
-        )
+        raise ArtefactError(f"{folder} has no config.json", hint=_without_config(folder), field="model")
     dummy = config.load_format == "dummy"
     weights = [] if dummy else _shards(folder)
     return ModelFiles(
@@ -138,6 +136,12 @@ def folder_files(config: ModelConfig, folder: Path, name: str, commit: str | Non
         commit=commit,
         identity=_identity(weights or [folder / "config.json"]),
     )
+
+
+def _without_config(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return "it is an adapter: name the model it belongs to"
+    return "a model folder needs config.json"
 
 
 def _shards(folder: Path) -> list[Path]:

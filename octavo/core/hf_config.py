@@ -58,18 +58,18 @@ class HFConfig:
         return default if value is None else value
 
     def integer(self, key: str, default: Any = _MISSING, *, low: int = 1, high: int = 1 << 31) -> int:
+        if self._left_out(key, default):
+            return default  # type: ignore[no-any-return]
         value = self._get(key, default)
-        if value is default:
-            return value  # type: ignore[no-any-return]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self._odd(key, value, f"an integer in [{low}, {high}]")
         return value
 
     def number(self, key: str, default: Any = _MISSING, *, above: float | None = None) -> float:
         """A finite number, greater than `above` where that is given."""
+        if self._left_out(key, default):
+            return default  # type: ignore[no-any-return]
         value = self._get(key, default)
-        if value is default:
-            return value  # type: ignore[no-any-return]
         if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
             raise self._odd(key, value, "a finite number")
         if above is not None and value <= above:
@@ -84,7 +84,7 @@ class HFConfig:
 
     def text(self, key: str, default: Any = _MISSING) -> str:
         value = self._get(key, default)
-        if value is not default and not isinstance(value, str):
+        if not isinstance(value, str) and not self._left_out(key, default):
             raise self._odd(key, value, "a string")
         return value  # type: ignore[no-any-return]
 
@@ -117,6 +117,10 @@ class HFConfig:
         if not isinstance(value, dict):
             raise self._odd(key, value, "an object")
         return HFConfig(value, f"{self.source}:{key}")
+
+    def _left_out(self, key: str, default: Any) -> bool:
+        """Whether the default stands. Not told by comparing: the file may hold the very same value."""
+        return default is not _MISSING and not self.has(key)
 
     def _get(self, key: str, default: Any) -> Any:
         value = self._data.get(key)

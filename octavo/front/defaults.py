@@ -41,7 +41,7 @@ def read_defaults(config: ModelConfig, files: ModelFiles) -> Defaults:
     if config.generation_config == "vllm":
         chosen = HFConfig({}, _FILE)
     elif config.generation_config != "auto":
-        chosen = _read(Path(config.generation_config).expanduser() / _FILE, needed=True)
+        chosen = _named(Path(config.generation_config).expanduser() / _FILE)
         own = chosen if chosen.has("eos_token_id") else own
     sampling = _sampling(chosen)
     try:
@@ -59,9 +59,17 @@ def read_defaults(config: ModelConfig, files: ModelFiles) -> Defaults:
     return Defaults(sampling, own.ids("eos_token_id"))
 
 
-def _read(path: Path, needed: bool = False) -> HFConfig:
-    if not path.is_file() and not needed:
-        return HFConfig({}, str(path))
+def _read(path: Path) -> HFConfig:
+    return HFConfig.load(path) if path.is_file() else HFConfig({}, str(path))
+
+
+def _named(path: Path) -> HFConfig:
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist",
+            hint=f"--generation-config is auto, vllm or a folder with {_FILE}",
+            field="generation_config",
+        )
     return HFConfig.load(path)
 
 

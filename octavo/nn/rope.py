@@ -43,8 +43,8 @@ def read_rope(hf: HFConfig, head_dim: int, max_position: int) -> RopeSpec:
     """From `rope_parameters` (newer files) or `rope_theta` and `rope_scaling`."""
     params = hf.sub("rope_parameters") if hf.has("rope_parameters") else hf
     scaling = hf.sub("rope_scaling") if hf.has("rope_scaling") else params
-    theta = params.number("rope_theta", hf.number("rope_theta", 10000.0), above=1)
-    part = params.number("partial_rotary_factor", hf.number("partial_rotary_factor", 1.0), above=0)
+    theta = params.number("rope_theta", hf.number("rope_theta", 10000.0, above=1), above=1)
+    part = params.number("partial_rotary_factor", hf.number("partial_rotary_factor", 1.0, above=0), above=0)
     dim = int(head_dim * part)
     if dim % 2 or not 0 < dim <= head_dim:
         raise ArtefactError(

@@ -134,21 +134,41 @@ def _content(token: Any) -> str | None:
 
 def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """chat_template.jinja and its named siblings win over tokenizer_config.json."""
-    found: dict[str, str] = {}
     value = config.get("chat_template") or _json(folder / "chat_template.json").get("chat_template")
-    if isinstance(value, str):
-        found["default"] = value
-    elif isinstance(value, list):
-        found = {
-            row["name"]: row["template"]
-            for row in value
-            if isinstance(row, Mapping)
-            and isinstance(row.get("name"), str)
-            and isinstance(row.get("template"), str)
-        }
+    found = _stated(value, folder)
     files = {"default": folder / "chat_template.jinja"}
     files.update({path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")})
     for name, path in files.items():
-        if path.is_file() and path.stat().st_size <= _SMALL:
-            found[name] = path.read_text(encoding="utf-8")
+        if path.is_file():
+            found[name] = _template(path)
     return found
+
+
+def _stated(value: Any, folder: Path) -> dict[str, str]:
+    """One template, or a list of {"name", "template"}."""
+    if not value:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    rows = value if isinstance(value, list) and all(isinstance(row, Mapping) for row in value) else [{}]
+    found = {row.get("name"): row.get("template") for row in rows}
+    if not all(isinstance(part, str) for pair in found.items() for part in pair):
+        raise ArtefactError(
+            f"{folder}: chat_template is neither text nor a list of named texts",
+            hint=_REMEDY,
+            field="chat_template",
+        )
+    return found
+
+
+def _template(path: Path) -> str:
+    try:
+        if path.stat().st_size > _SMALL:
+            raise ArtefactError(
+                f"{path} is larger than {_SMALL >> 20} MiB", hint=_REMEDY, field="chat_template"
+            )
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ArtefactError(
+            f"{path} cannot be read: {error}", hint=_REMEDY, field="chat_template"
+        ) from error
