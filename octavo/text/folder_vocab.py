@@ -169,6 +169,4 @@ def _template(path: Path) -> str:
             )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise ArtefactError(
-            f"{path} cannot be read: {error}", hint=_REMEDY, field="chat_template"
-        ) from error
+        raise ArtefactError(f"{path} cannot be read: {error}", hint=_REMEDY, field="chat_template") from error

@@ -12,7 +12,7 @@ import pytest
 from octavo.config.engine import EngineConfig
 from octavo.config.observe import ObserveConfig
 from octavo.config.serve import ServeConfig
-from octavo.core.errors import UserError
+from octavo.core.errors import EngineDead, UserError
 from octavo.server.port import holder, listen
 from octavo.server.run import Stop, answer
 from tests.server.fake_engine import MODEL, House
@@ -48,7 +48,12 @@ class Running:
         self.listener = listen("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
         self.ready = asyncio.Event()
-        self.task = asyncio.ensure_future(answer(house.service, self.listener, self.stop, self.ready.set))
+        serving = answer(house.service, self.listener, self.stop, self.ready.set, give_up=self.give_up)
+        self.task = asyncio.ensure_future(serving)
+
+    async def give_up(self) -> None:
+        self.house.engine.broken = EngineDead("the engine was shut down")
+        self.house.engine.go.set()
 
     async def send(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -152,12 +157,14 @@ async def test_patience_has_an_end(open_house):
     one = Running(open_house(config=config))
     await one.ready.wait()
     one.house.engine.hold = 3
-    _, writer = await one.send(post(True))
+    reader, writer = await one.send(post(True))
     while not one.house.engine.open:
         await asyncio.sleep(0.001)
     one.stop.signal()
+    told = await reader.read()
+    assert b"the engine was shut down" in told and told.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
     await one.task
-    await one.house.engine.idle.wait()  # its request was cut off
+    await one.house.engine.idle.wait()
     writer.close()
     one.listener.close()
 
