@@ -56,7 +56,7 @@ class LLM:
         self._close = weakref.finalize(self, self._client.close)
         self.ready = self._client.ready
         for made in self.ready.decisions:
-            log.info("%s = %s: %s", made.field, made.value, made.why)
+            log.log(logging.WARNING if made.idle else logging.INFO, "%s", made)
         draws = random.Random(self.config.model.seed)
         self._builder = PromptBuilder.of(
             self.config, self._text, self.ready, draw=lambda: draws.getrandbits(63)

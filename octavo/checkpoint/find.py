@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 from octavo.checkpoint import default_model
@@ -14,6 +15,8 @@ from octavo.checkpoint.download import Progress
 from octavo.config.model import ModelConfig
 from octavo.core.errors import ArtefactError, NotFound, UserError
 from octavo.core.facts import ModelFiles
+
+log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 _INDEX = "model.safetensors.index.json"
@@ -27,6 +30,8 @@ def locate(config: ModelConfig, *, progress: Progress | None = None) -> ModelFil
     UserError (NotFound, ArtefactError) says what is missing and what would help.
     """
     name = config.model
+    if config.revision is not None and (name is None or Path(name).expanduser().exists()):
+        log.warning("revision has no effect: %s has none", name or "the default model")
     if name is None or (name == default_model.NAME and not Path(name).exists()):
         files = _default(config, progress)
     elif (path := Path(name).expanduser()).exists():
