@@ -55,7 +55,8 @@ def run(words: list[str]) -> int:
     def announce(serving: Serving) -> None:
         show(config, files, serving)
 
-    serve(config, files, progress=Startup(), announce=announce)
+    startup = Startup(tell=log.info if config.observe.log_format == "json" else None)
+    serve(config, files, progress=startup, announce=announce)
     return 0
 
 

@@ -134,3 +134,11 @@ def test_settings_without_effect_are_told_at_start(caplog, capsys):
 def test_the_log_has_its_form_before_the_settings_are_read():
     asked = {"log_format": "json", "port": "1", "swap_space": "4"}
     assert serve.observed(asked).log_format == "json"
+
+
+def test_a_log_for_machines_hears_of_finished_stages_only():
+    told, out = [], Terminal()
+    startup = show.Startup(out, tell=told.append)
+    for share in (0.0, 0.5, 1.0):
+        startup("load", share)
+    assert told == ["load (0.0 s)"] and out.getvalue() == ""
