@@ -10,6 +10,7 @@ import pytest
 
 from octavo import LLM, SamplingParams
 from octavo.core.errors import ArtefactError, EngineError
+from octavo.text import sandbox
 from tests.bad.neighbour import Neighbour
 from tests.bad.sound import SETTINGS
 
@@ -70,13 +71,16 @@ def artefact(
     *,
     kind: type[EngineError] = ArtefactError,
     model: str = "",
+    seconds: float = sandbox.MOST_SECONDS,
     **settings: Any,
 ) -> Row:
-    """A model whose files or settings cannot be. `model` is what the user names, in the folder."""
+    """A model whose files or settings cannot be. `model` is what the user names, in the folder;
+    `seconds` is what its chat template may take."""
 
     def do(world: World) -> Told:
         breaks(world.folder)
-        with pytest.raises(EngineError) as caught:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(EngineError) as caught:
+            patch.setattr(sandbox, "MOST_SECONDS", seconds)
             start(world.folder / model, **settings)
         error = caught.value
         return Told(type(error), error.field, error.message, error.hint)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from octavo.cli.main import main
-from octavo.text import sandbox
 from tests.bad.breaking import GGUF, Break, cut, nothing, only_gguf, remove, write
 from tests.bad.configs import CONFIGS
 from tests.bad.fields import FIELDS
@@ -42,8 +41,7 @@ def neighbour(sound: Path) -> Iterator[Neighbour]:
 
 
 @pytest.fixture
-def world(sound: Path, neighbour: Neighbour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.05)  # of an endless template
+def world(sound: Path, neighbour: Neighbour, tmp_path: Path) -> World:
     return World(neighbour, Path(shutil.copytree(sound, tmp_path / "model")))
 
 

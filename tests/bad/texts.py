@@ -87,12 +87,11 @@ RUNNING: list[tuple[str, str, str]] = [
     ("{{ 1 / 0 }}", "messages", "ZeroDivisionError"),
     ("{{ raise_exception('roles must alternate') }}", "messages", "roles must alternate"),
 ]
-LIMITED: list[tuple[str, str, str]] = [
-    (LOOP + LOOP + END + END, TEMPLATE, "ran longer than"),
-    ("{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n }}{% endmacro %}{{ f(60) }}", TEMPLATE, "ran longer than"),
-    ("{{ 'a' * 10**9 }}", "messages", "built more than 32 Mi characters"),
-    ("{{ 'a' | center(10**10) }}", "messages", "built more than 32 Mi characters"),
-]
+BUILT = "built more than 32 Mi characters"
+ENDLESS = {
+    "an endless loop": LOOP + LOOP + END + END,
+    "endless calls": "{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n }}{% endmacro %}{{ f(60) }}",
+}
 
 TEMPLATES = [
     *(
@@ -103,9 +102,16 @@ TEMPLATES = [
     ),
     *(artefact(f"template {how}", breaks, TEMPLATE, says, FETCH) for how, (breaks, says) in UNUSABLE.items()),
     *(
-        artefact(f"running {source[:32]}", write(JINJA, source), field, says, ANOTHER, kind=kind)
-        for kind, rows in ((UserError, RUNNING), (TooMuch, LIMITED))
-        for source, field, says in rows
+        artefact(f"running {source[:32]}", write(JINJA, source), field, says, ANOTHER, kind=UserError)
+        for source, field, says in RUNNING
+    ),
+    *(
+        artefact(f"building {source}", write(JINJA, source), "messages", BUILT, ANOTHER, kind=TooMuch)
+        for source in ("{{ 'a' * 10**9 }}", "{{ 'a' | center(10**10) }}")
+    ),
+    *(
+        artefact(name, write(JINJA, source), TEMPLATE, "ran longer", ANOTHER, kind=TooMuch, seconds=0.05)
+        for name, source in ENDLESS.items()
     ),
     artefact(
         "--chat-template that is not there",
