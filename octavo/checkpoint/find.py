@@ -30,11 +30,11 @@ def locate(config: ModelConfig, *, progress: Progress | None = None) -> ModelFil
     UserError (NotFound, ArtefactError) says what is missing and what would help.
     """
     name = config.model
-    if config.revision is not None and (name is None or Path(name).expanduser().exists()):
+    if config.revision is not None and (name is None or _exists(Path(name).expanduser())):
         log.warning("revision has no effect: %s has none", name or "the default model")
-    if name is None or (name == default_model.NAME and not Path(name).exists()):
+    if name is None or (name == default_model.NAME and not _exists(Path(name))):
         files = _default(config, progress)
-    elif (path := Path(name).expanduser()).exists():
+    elif _exists(path := Path(name).expanduser()):
         files = _single(config, path) if path.is_file() else _folder(config, path, name)
     elif _looks_like_path(name):
         raise NotFound(f"{name} does not exist", hint=_near(path), field="model")
@@ -83,11 +83,13 @@ def _single(config: ModelConfig, path: Path) -> ModelFiles:
 
 def gguf_files(config: ModelConfig, path: Path, name: str, commit: str | None = None) -> ModelFiles:
     """ModelFiles of one .gguf. Its header serves as config.json and tokenizer."""
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ArtefactError(
-                f"{path} does not begin like a GGUF file", hint="fetch it again", field="model"
-            )
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4)
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror}", hint="fetch it again") from error
+    if begin != b"GGUF":
+        raise ArtefactError(f"{path} does not begin like a GGUF file", hint="fetch it again", field="model")
     if "-of-" in path.stem:
         raise ArtefactError(
             f"{path} is one part of several", hint="join the parts with llama-gguf-split --merge"
@@ -152,19 +154,24 @@ def _without_config(folder: Path) -> str:
 def _shards(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if index.is_file():
-        names = shard_names(index)
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise ArtefactError(
-                f"{folder} lacks {len(missing)} of {len(names)} weight files: {', '.join(missing[:5])}",
-                hint="fetch the folder again",
-                field="model",
-            )
-        return [folder / name for name in names]
+        return _there([folder / name for name in shard_names(index)])
     if (single := folder / "model.safetensors").is_file():
         return [single]
     # consolidated*: the same weights a second time, in the layout of the original authors
-    return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
+    found = (path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
+    return _there(sorted(found))
+
+
+def _there(files: list[Path]) -> list[Path]:
+    """All of them, or ArtefactError: what an index names may be missing, and a link may lead nowhere."""
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise ArtefactError(
+            f"{files[0].parent} lacks {len(missing)} of {len(files)} weight files: {', '.join(missing[:5])}",
+            hint="fetch the folder again",
+            field="model",
+        )
+    return files
 
 
 def shard_names(index: Path) -> list[str]:
@@ -212,6 +219,10 @@ def _other_tokenizer(config: ModelConfig, files: ModelFiles) -> ModelFiles:
             )
     elif path.suffix.lower() == ".gguf" and path.is_file():
         found = str(path.absolute())
+    elif _exists(path):
+        raise ArtefactError(
+            f"{name} is no tokenizer", hint="--tokenizer names a folder or a .gguf file", field="tokenizer"
+        )
     elif _looks_like_path(name):
         raise NotFound(f"{name} does not exist", hint=_near(path), field="tokenizer")
     else:
@@ -229,6 +240,13 @@ def _from_hub(config: ModelConfig, name: str) -> ModelFiles:
     if snapshot.gguf:
         return gguf_files(config, snapshot.folder / snapshot.gguf, name, snapshot.commit)
     return folder_files(config, snapshot.folder, name, snapshot.commit)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file
+        return False
 
 
 def _looks_like_path(name: str) -> bool:

@@ -45,6 +45,10 @@ def rename(old: str, new: str) -> Break:
     return lambda folder: (folder / old).rename(folder / new)
 
 
+def link(name: str, target: str) -> Break:
+    return lambda folder: (folder / name).symlink_to(target)
+
+
 def copy(old: str, new: str) -> Break:
     return lambda folder: (folder / new).write_bytes((folder / old).read_bytes())
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from octavo.core.errors import NotFound
 from tests.bad.breaking import (
+    GGUF,
     INDEX,
     SAFETENSORS,
     both,
     copy,
     empty,
+    link,
     nothing,
     remove,
     rename,
@@ -25,6 +27,8 @@ ADAPTER = both(
 )
 PICKLES = rename(SAFETENSORS, "pytorch_model.bin")
 A_SHARD = both(shards("a.safetensors", "b.safetensors"), write("a.safetensors", b""))
+LINK = both(remove(SAFETENSORS), link(SAFETENSORS, "/nowhere"))
+FOLDER = both(empty, lambda folder: (folder / GGUF).mkdir())
 TWICE = both(copy(SAFETENSORS, "b.safetensors"), rename(SAFETENSORS, "a.safetensors"))
 
 FILES = [
@@ -46,6 +50,13 @@ FILES = [
         "nothing like it",
         kind=NotFound,
         tokenizer="./nowhere",
+    ),
+    artefact(
+        "a file for a tokenizer", nothing, "tokenizer", "is no tokenizer", "a folder", tokenizer="/etc/hosts"
+    ),
+    artefact("a link to nowhere", LINK, "model", "lacks 1 of 1 weight files: model.saf", "fetch the folder"),
+    artefact(
+        "a folder for a file", FOLDER, "model", "m.gguf cannot be read: Is a directory", "fetch it again"
     ),
     artefact(
         "a missing shard", A_SHARD, "model", "lacks 1 of 2 weight files: b.safetensors", "fetch the folder"
