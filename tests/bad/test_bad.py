@@ -4,13 +4,14 @@ field, limit and remedy, and a neighbour's stream in the same process stays byte
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from octavo.cli.main import main
 from tests.bad.breaking import GGUF, Break, cut, nothing, only_gguf, remove, write
 from tests.bad.configs import CONFIGS
 from tests.bad.fields import FIELDS
@@ -85,12 +86,12 @@ def test_the_table_is_a_table() -> None:
         ),
     ],
 )
-def test_the_server_says_it_in_two_lines(
-    change: Break, says: list[str], world: World, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_server_says_it_in_two_lines(change: Break, says: list[str], world: World) -> None:
     """Before the core starts, in the core, beside it: what is told comes out at the same place."""
     change(world.folder)
+    command = [sys.executable, "-m", "octavo.cli.main", "serve", str(world.folder), "--port", "0"]
     with world.neighbour.undisturbed():
-        assert main(["serve", str(world.folder), "--port", "0"]) == 2
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("octavo:", "  ->"))]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("octavo:", "  ->"))]
     assert len(lines) == 2 and all(word in line for word, line in zip(says, lines, strict=True))
