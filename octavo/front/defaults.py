@@ -21,7 +21,7 @@ _NAMES = {
     "max_new_tokens": "max_tokens",
     "max_tokens": "max_tokens",
 }
-_FILE = "generation_config.json"
+_FILE, _OVERRIDE = "generation_config.json", "override_generation_config"
 
 
 class Defaults(NamedTuple):
@@ -43,19 +43,16 @@ def read_defaults(config: ModelConfig, files: ModelFiles) -> Defaults:
     elif config.generation_config != "auto":
         chosen = _named(Path(config.generation_config).expanduser() / _FILE)
         own = chosen if chosen.has("eos_token_id") else own
-    sampling = _sampling(chosen)
+    overrides = _overrides(config.override_generation_config or {})
+    sampling = {**_sampling(chosen), **overrides}
     try:
         SamplingParams(**sampling)
     except UserError as error:
+        if error.field in overrides:
+            raise UserError(f"{_OVERRIDE}: {error.message}", hint=error.hint, field=_OVERRIDE) from error
         raise ArtefactError(
             f"{chosen.source}: {error}", hint="mend it or use --generation-config vllm", field=error.field
         ) from error
-    sampling |= _overrides(config.override_generation_config or {})
-    try:
-        SamplingParams(**sampling)
-    except UserError as error:
-        name = "override_generation_config"
-        raise UserError(f"{name}: {error.message}", hint=error.hint, field=name) from error
     return Defaults(sampling, own.ids("eos_token_id"))
 
 
