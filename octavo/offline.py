@@ -59,7 +59,7 @@ class LLM:
         self._close = weakref.finalize(self, self._client.close)
         self.ready = self._client.ready
         for made in self.ready.decisions:
-            log.info("%s = %s: %s", made.field, made.value, made.why)
+            log.log(logging.WARNING if made.idle else logging.INFO, "%s", made)
         draws = random.Random(self.config.model.seed)
         self._builder = PromptBuilder.of(
             self.config, self._text, self.ready, draw=lambda: draws.getrandbits(63)
@@ -197,7 +197,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Computes everything enqueued and returns it in the order of enqueueing."""
         if output_type not in (None, RequestOutput):
-            raise Unsupported("only RequestOutput is produced", field="output_type")
+            raise Unsupported("only RequestOutput is produced", hint="leave it out", field="output_type")
         keys, self._queued = list(self._queued), {}
         return self._finish(keys, use_tqdm)
 
@@ -255,7 +255,7 @@ class LLM:
     def __getattr__(self, name: str) -> Any:
         """Methods of vLLM's LLM that have no counterpart here say so, others do not exist."""
         if name in _ABSENT:
-            raise Unsupported(f"LLM.{name} is not supported: {_ABSENT[name]}")
+            raise Unsupported(f"LLM.{name} is not supported", hint=_ABSENT[name])
         raise AttributeError(f"LLM has no attribute {name!r}")
 
     # -- inside ---------------------------------------------------------------------------

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from octavo.checkpoint.find import locate
 from octavo.cli.show import Startup, examples, facts, summary
 from octavo.config import env
-from octavo.config.engine import EngineConfig
-from octavo.config.flags import Parser, add_flags, build
+from octavo.config.engine import EngineConfig, owners
+from octavo.config.flags import Parser, add_flags, given
+from octavo.config.observe import ObserveConfig
 from octavo.core.errors import UserError
 from octavo.core.facts import ModelFiles
 
@@ -40,9 +42,9 @@ def parser() -> Parser:
 def run(words: list[str]) -> int:
     from octavo.observe.log import configure
 
-    config, _ = build(parser(), words)
-    config = with_environment(config)
-    configure(config.observe)
+    values, _ = given(parser(), words)
+    configure(observed(values))  # before the rest is read, which may have something to tell
+    config = with_environment(EngineConfig.from_flat(values))
     warn_if_open(config)
     from octavo.server.doors import check_doors
     from octavo.server.port import listen
@@ -56,8 +58,17 @@ def run(words: list[str]) -> int:
     def announce(serving: Serving) -> None:
         show(config, files, serving)
 
-    serve(config, files, progress=Startup(), announce=announce)
+    startup = Startup(tell=log.info if config.observe.log_format == "json" else None)
+    serve(config, files, progress=startup, announce=announce)
     return 0
+
+
+def observed(values: Mapping[str, Any]) -> ObserveConfig:
+    """How this command line wants its log."""
+    mine = {
+        name: values[name] for name, (part, _) in owners().items() if part == "observe" and name in values
+    }
+    return EngineConfig.from_flat(mine).observe
 
 
 def with_environment(config: EngineConfig) -> EngineConfig:
@@ -92,8 +103,10 @@ def _loopback(host: str) -> bool:
 
 def show(config: EngineConfig, files: ModelFiles, serving: Serving) -> None:
     """Prints what was started and how to use it."""
-    for decision in serving.ready.decisions:
-        log.debug("%s = %s: %s", decision.field, decision.value, decision.why)
+    for made in serving.ready.decisions:
+        log.log(logging.WARNING if made.idle else logging.DEBUG, "%s", made)
+    if config.model.seed and config.model.load_format != "dummy":
+        log.warning("seed has no effect: a request without a seed draws its own")
     found = facts(config, files, serving.ready, serving.model, serving.url, serving.queue)
     if config.observe.log_format == "json":
         log.info("ready", extra={"data": found})

@@ -21,7 +21,8 @@ def check_readable(path: Path) -> None:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", field="input_file") from None
+        hint = "name a file that may be read, or an http(s) address"
+        raise UserError(f"{path} cannot be read: {error.strerror}", hint=hint, field="input_file") from None
 
 
 def get(url: str, path: Path) -> None:

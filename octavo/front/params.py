@@ -144,7 +144,10 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
             self.skip_reading_prefix_cache = self.prompt_logprobs is not None
         checks.switch("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         if not isinstance(self.output_kind, RequestOutputKind):
-            raise UserError("output_kind is not a RequestOutputKind", field="output_kind")
+            names = ", ".join(kind.name for kind in RequestOutputKind)
+            raise UserError(
+                "output_kind is not a RequestOutputKind", hint=f"one of {names}", field="output_kind"
+            )
         self.structured_outputs = StructuredOutputsParams.of(self.structured_outputs)
 
     def _check_together(self) -> None:

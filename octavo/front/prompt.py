@@ -17,7 +17,7 @@ import msgspec
 from octavo.config.engine import EngineConfig
 from octavo.config.grammar import GrammarConfig
 from octavo.config.model import ModelConfig
-from octavo.core.errors import UserError
+from octavo.core.errors import ArtefactError, UserError
 from octavo.core.facts import ModelFiles, Ready
 from octavo.core.request import EngineRequest, GrammarSpec, Sampling
 from octavo.front import checks, infill
@@ -109,6 +109,7 @@ class PromptBuilder:
         self.tokenizer, self.template, self.defaults = text
         self.max_model_len = ready.max_model_len
         self.vocab_size = ready.facts.vocab_size
+        _check_ends(text.defaults.eos, self.vocab_size)
         eos = (*ready.facts.eos_token_ids, *text.defaults.eos)
         own = text.tokenizer.eos_token_ids if text.tokenizer is not None else ()
         self._lowering = Lowering(
@@ -245,6 +246,7 @@ class PromptBuilder:
         options: Options,
         thought: Thought | None = None,
     ) -> Prepared:
+        _check_known(ids, self.vocab_size)
         params = self.default_params() if params is None else params.clone()
         self._lowering.check_detokenize(params)
         room = self._room(ids, options)
@@ -338,6 +340,26 @@ class PromptBuilder:
                 hint="shorten the prompt or raise --max-model-len",
                 field="prompt",
             )
+
+
+def _check_ends(eos: Sequence[int], vocab: int) -> None:
+    """A model whose end cannot come would never stop."""
+    if beyond := [id for id in eos if id >= vocab]:
+        raise ArtefactError(
+            f"generation_config.json: 'eos_token_id' {beyond[0]} lies outside the vocabulary of {vocab}",
+            hint=f"set it to an id from 0 to {vocab - 1}",
+            field="eos_token_id",
+        )
+
+
+def _check_known(ids: Sequence[int], vocab: int) -> None:
+    """Ids that callers send were checked before; these are the tokenizer's own."""
+    if ids and (largest := max(ids)) >= vocab:
+        raise UserError(
+            f"the tokenizer makes token {largest} of this text, the model knows 0 to {vocab - 1}",
+            hint="name the model's own tokenizer with --tokenizer",
+            field="tokenizer",
+        )
 
 
 def _thought(reasoning: str | None, prompt: str) -> Thought | None:

@@ -15,7 +15,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import uvicorn
@@ -88,7 +88,7 @@ async def serve(config: EngineConfig, files: ModelFiles, *, progress: Progress, 
                     seconds=time.monotonic() - started,
                     chat=service.builder.template is not None,
                 )
-                await answer(service, listener, stop, lambda: announce(facts))
+                await answer(service, listener, stop, lambda: announce(facts), give_up=service.client.close)
         except Stopped:
             _log.info("stopped while starting")
 
@@ -111,10 +111,18 @@ async def opened(
         await client.close()
 
 
-async def answer(service: Service, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
-    """Serves requests until `stop` is asked for and they are done."""
+async def answer(
+    service: Service,
+    listener: socket.socket,
+    stop: Stop,
+    announce: Callable[[], None],
+    *,
+    give_up: Callable[[], Awaitable[None]],
+) -> None:
+    """Serves requests until `stop` is asked for and they are done. `give_up` ends the engine for
+    those that are not done in time, so that their streams are told before they are cut."""
     server = _Server(_uvicorn(service.config, build(service)), announce)
-    background = [asyncio.ensure_future(_leave(server, service, stop))]
+    background = [asyncio.ensure_future(_leave(server, service, stop, give_up))]
     if not service.config.observe.disable_log_stats:
         ticker = Ticker(service.meter, lambda: service.client.stats)
         background.append(asyncio.ensure_future(ticker.run(_TICK)))
@@ -127,7 +135,9 @@ async def answer(service: Service, listener: socket.socket, stop: Stop, announce
         service.close()
 
 
-async def _leave(server: uvicorn.Server, service: Service, stop: Stop) -> None:
+async def _leave(
+    server: uvicorn.Server, service: Service, stop: Stop, give_up: Callable[[], Awaitable[None]]
+) -> None:
     """After the first signal open requests may end; a second one, or patience, cuts them off."""
     await stop.asked.wait()
     service.traffic.leaving = True
@@ -137,6 +147,10 @@ async def _leave(server: uvicorn.Server, service: Service, stop: Stop) -> None:
     patience = service.config.serve.shutdown_timeout
     await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
     await _cancel(waits)
+    if service.traffic.open and not stop.again.is_set():
+        left = service.traffic.open
+        _log.warning("%d requests were not done after %g s (--shutdown-timeout)", left, patience)
+        await give_up()
     server.force_exit = stop.again.is_set()
     server.should_exit = True
     await stop.again.wait()

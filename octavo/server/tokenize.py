@@ -64,5 +64,7 @@ def _check_model(service: Service, name: str | None) -> None:
 
 def _tokenizer(service: Service) -> Tokenizer:
     if service.builder.tokenizer is None:
-        raise UserError("this server has no tokenizer", hint="start it without --skip-tokenizer-init")
+        raise UserError(
+            "this server has no tokenizer", hint="start it without --skip-tokenizer-init", field="model"
+        )
     return service.builder.tokenizer

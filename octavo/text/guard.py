@@ -63,7 +63,9 @@ class Guard:
         if isinstance(value, str):
             return self.text(value)
         if depth > _DEEPEST:
-            raise UserError(f"messages are nested deeper than {_DEEPEST} levels", hint="flatten them")
+            raise UserError(
+                f"messages are nested deeper than {_DEEPEST} levels", hint="flatten them", field="messages"
+            )
         if isinstance(value, Mapping):
             return {self._inner(str(key)): self._item(key, item, depth + 1) for key, item in value.items()}
         if isinstance(value, Sequence):

@@ -46,14 +46,17 @@ class Limits:
     def tick(self) -> None:
         if self._clock() > self._end:
             raise TooMuch(
-                f"the chat template ran longer than {MOST_SECONDS:.0f} s", hint="use another --chat-template"
+                f"the chat template ran longer than {MOST_SECONDS:.0f} s",
+                hint="mend it or name another with --chat-template",
+                field="chat_template",
             )
 
     def size(self, characters: int) -> None:
         if characters > MOST_CHARACTERS:
             raise TooMuch(
                 f"the chat template built more than {MOST_CHARACTERS >> 20} Mi characters",
-                hint="shorten the messages",
+                hint="shorten the messages, or name another with --chat-template",
+                field="messages",
             )
 
 
@@ -253,7 +256,11 @@ def _tojson(
 
 
 def _raise_exception(message: Any) -> None:
-    raise UserError(f"the chat template refuses these messages: {str(message)[:300]}", field="messages")
+    raise UserError(
+        f"the chat template refuses these messages: {str(message)[:300]}",
+        hint="change them as it says, or name another with --chat-template",
+        field="messages",
+    )
 
 
 def _strftime_now(form: str) -> str:

@@ -7,6 +7,7 @@ import asyncio
 from octavo.config.engine import EngineConfig
 from octavo.config.observe import ObserveConfig
 from octavo.config.serve import ServeConfig
+from octavo.core.errors import EngineDead
 from octavo.server.port import listen
 from octavo.server.run import Stop, answer
 from tests.server.fake_engine import House
@@ -23,7 +24,8 @@ class Running:
         self.listener = listen("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
         self.ready = asyncio.Event()
-        self.task = asyncio.ensure_future(answer(house.service, self.listener, self.stop, self.ready.set))
+        serving = answer(house.service, self.listener, self.stop, self.ready.set, give_up=self.give_up)
+        self.task = asyncio.ensure_future(serving)
 
     async def __aenter__(self) -> Running:
         await self.ready.wait()
@@ -34,6 +36,10 @@ class Running:
         self.stop.again.set()
         await self.task
         self.listener.close()
+
+    async def give_up(self) -> None:
+        self.house.engine.broken = EngineDead("the engine was shut down")
+        self.house.engine.go.set()
 
     async def send(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

@@ -125,12 +125,14 @@ async def test_patience_has_an_end(open_house):
     one = Running(open_house(config=config))
     await one.ready.wait()
     one.house.engine.hold = 3
-    _, writer = await one.send(post(True))
+    reader, writer = await one.send(post(True))
     while not one.house.engine.open:
         await asyncio.sleep(0.001)
     one.stop.signal()
+    told = await reader.read()
+    assert b"the engine was shut down" in told and told.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
     await one.task
-    await one.house.engine.idle.wait()  # its request was cut off
+    await one.house.engine.idle.wait()
     writer.close()
     one.listener.close()
 

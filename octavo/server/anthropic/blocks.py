@@ -97,7 +97,8 @@ def _result(block: Mapping[str, Any], where: str) -> Row:
 def _call(block: Mapping[str, Any], where: str) -> Row:
     given = block.get("input", {})
     if not isinstance(given, Mapping):
-        raise UserError(f"{where}.input is not an object", field=f"{where}.input")
+        hint = "send the call's arguments as it had them"
+        raise UserError(f"{where}.input is not an object", hint=hint, field=f"{where}.input")
     function = {"name": _text(block, "name", where), "arguments": given}
     return {"id": _text(block, "id", where), "type": "function", "function": function}
 
@@ -105,7 +106,8 @@ def _call(block: Mapping[str, Any], where: str) -> Row:
 def _text(block: Mapping[str, Any], key: str, where: str) -> str:
     value = block.get(key)
     if not isinstance(value, str):
-        raise UserError(f"{where}.{key} is missing or not text", field=f"{where}.{key}")
+        hint = f"send {key} as text"
+        raise UserError(f"{where}.{key} is missing or not text", hint=hint, field=f"{where}.{key}")
     return value
 
 

@@ -83,7 +83,10 @@ class Journal:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}", field="output") from None
+            hint = "name a file in a folder that exists and may be written"
+            raise UserError(
+                f"{path} cannot be written: {error.strerror}", hint=hint, field="output"
+            ) from None
         journal = cls(path, os.fdopen(handle, "r+b", buffering=0))
         try:
             journal._lock()

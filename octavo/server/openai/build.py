@@ -99,7 +99,8 @@ def renaming(names: Mapping[str, str]) -> Iterator[None]:
         if old is None:
             raise
         message, hint, field = (
-            re.sub(rf"\b{old}\b", names[old], text) for text in (error.message, error.hint, str(error.field))
+            re.sub(rf"(?<![-\w]){old}\b", names[old], text)  # --max-logprobs keeps its name
+            for text in (error.message, error.hint, str(error.field))
         )
         raise type(error)(message, hint=hint, field=field) from None
 

@@ -108,7 +108,9 @@ def _is_thought(part: Any) -> bool:
 def _text(item: Item, key: str, where: str) -> str:
     value = item.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= 256:
-        raise UserError(f"{where}.{key} is not text of 1 to 256 characters", field=f"{where}.{key}")
+        hint = f"send {key} as it was told"
+        what = f"{where}.{key} is not text of 1 to 256 characters"
+        raise UserError(what, hint=hint, field=f"{where}.{key}")
     return value
 
 

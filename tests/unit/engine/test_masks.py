@@ -218,7 +218,7 @@ def test_a_taken_id_does_not_touch_the_grammar_of_its_owner(core):
 
 def test_an_inline_client_sleeps_while_only_a_grammar_is_awaited(backend):
     core = InlineClient(EngineConfig(), files(), executor=InlineExecutor(lambda: FakeRunner(SHAPE)))
-    core._core._make_backend = lambda files, ready: backend
+    core._core._make_backend = lambda files, ready, name: backend
     core.submit([constrained("slow", "slow")])
     turns = 0
     while core.busy:
