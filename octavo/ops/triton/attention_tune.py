@@ -59,7 +59,7 @@ def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: 
 
 def fresh_config(max_query: int) -> FreshConfig | None:
     """For whole prompts; None: prefill_config's kernel is faster, keys gathered for this one included."""
-    return FreshConfig() if max_query >= 512 else None
+    return FreshConfig(64, 64, 4) if max_query >= 256 else None
 
 
 def prefix_config(

@@ -93,7 +93,9 @@ def cut_vec(n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Vec:
     if dtype.itemsize == 4:
         return Vec(2, 2048, 8) if k >= 1024 else Vec(2, 1024, 8)
     if dtype.itemsize == 1:
-        return Vec(2 if gated or n_out * k <= _LARGE or k > 4096 else 4, 1024, 2)
+        if gated:
+            return Vec(2, 1024, 1)
+        return Vec(2, 2048, 4) if k > 4096 else Vec(4, 1024, 1 if n_out > k else 2)
     if n_out >= _HEAD:
         return Vec(2, min(2048, _power(k)), 4)
     if gated:
@@ -137,11 +139,11 @@ def _eight(m: int, k: int, gated: bool) -> Dot:
 
 def _both_eight(m: int, gated: bool) -> Dot:
     """Nothing is converted: only the bytes in flight count, and how often the rows are read."""
-    if gated:
-        return Dot(64, 128, 4, 4 if m <= 32 else 3, 2, 1)
     if m > 32:
-        return Dot(128, 128, 8, 4, 1, 1)
-    return Dot(64, 128, 4, 5, 4 if m <= 16 else 3, 1)
+        return Dot(64, 128, 4, 3, 2, 1) if gated else Dot(128, 128, 8, 4, 1, 1)
+    if gated:
+        return Dot(64, 256, 4, 4, 1) if m <= 16 else Dot(64, 128, 4, 4, 2, 1)
+    return Dot(64, 512, 4, 4, 1) if m <= 16 else Dot(64, 128, 4, 5, 3, 1)
 
 
 def _gated(m: int, large: bool) -> Dot:

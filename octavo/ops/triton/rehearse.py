@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 import triton
 
 _log = logging.getLogger(__name__)
+_LOOK = 0.2  # seconds between two looks whether the engine is idle
 
 
 class Rehearsal:
@@ -40,25 +42,38 @@ class Rehearsal:
 
         One that fails here is compiled, and fails, where it is launched.
         """
-        device = torch.cuda.current_device()
-
-        def make(preload: Callable[[], Any]) -> None:
-            torch.cuda.set_device(device)  # a thread begins with the first
-            kernel = preload()
-            _ = kernel.run  # its launcher is built now, not at the first launch
-
+        make = _forgiving(_maker(torch.cuda.current_device()))
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(_forgiving(make), self._noted.values()))
+            list(pool.map(make, self._noted.values()))
         self._noted.clear()
 
-    def compile_later(self, threads: int) -> None:
-        """The same behind the caller's back."""
-        threading.Thread(target=self.compile, args=(threads,), name="octavo-compile", daemon=True).start()
+    def compile_later(self, idle: Callable[[], bool]) -> None:
+        """The same behind the caller's back, a kernel at a time and only while `idle`: a compiler that
+        holds the interpreter would hold up every step."""
+        device = torch.cuda.current_device()
+        waiting, self._noted = list(self._noted.values()), {}
+
+        def work() -> None:
+            for preload in waiting:
+                while not idle():
+                    time.sleep(_LOOK)
+                _forgiving(_maker(device))(preload)
+
+        threading.Thread(target=work, name="octavo-compile", daemon=True).start()
 
     def _note(self, *, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         jit, data = fn.jit_function, compile["specialization_data"]
         self._noted[fn.name, key] = lambda: jit.preload(data)
         return True
+
+
+def _maker(device: int) -> Callable[[Callable[[], Any]], None]:
+    def make(preload: Callable[[], Any]) -> None:
+        torch.cuda.set_device(device)  # a thread begins with the first
+        kernel = preload()
+        _ = kernel.run  # its launcher is built now, not at the first launch
+
+    return make
 
 
 def _forgiving(make: Callable[[Callable[[], Any]], None]) -> Callable[[Callable[[], Any]], None]:

@@ -73,17 +73,23 @@ class CudaDevice:
         self._copied: tuple[int, ...] = ()
         self._hidden: Tensor | None = None
         self._forward_s = 0.0
+        self._last = time.perf_counter()
 
     @property
     def logits(self) -> Tensor:
         """[rows, vocab] of the last step, before or after the stages edited them."""
         return self._logits
 
+    @property
+    def idle_for(self) -> float:
+        """Seconds since a step was last launched."""
+        return time.perf_counter() - self._last
+
     # ---- F ------------------------------------------------------------------------------------
 
     def forward(self, plan: StepPlan) -> None:
         """Release, admit, feed, blocks, copies, then the model up to the logits."""
-        began = time.perf_counter()
+        began = self._last = time.perf_counter()
         self._results.begin()
         self._take_in(plan)
         step = self._step = self._next_rows(plan)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from octavo.runner.start import Drawing
 
 _SMALLEST = 256  # tokens: a budget below is not tried
+_QUIET = 1.0  # seconds without a step after which the engine counts as idle
 _SHORT = 32  # tokens of a short prompt
 _GRAPH, _GRAPHS = 6 << 20, 192 << 20  # bytes of each captured size, and of their common pool
 _STAGES = 128 << 20  # bytes: work space of penalties and log-probabilities
@@ -101,12 +102,12 @@ def _compile(device: CudaDevice, plan: Drawing) -> None:
 
 
 def _compile_rest(device: CudaDevice, plan: Drawing) -> None:
-    """What only some requests need, while the first ones are served already."""
+    """What only some requests need, while nobody asks for anything."""
     rehearsal = Rehearsal()
     with rehearsal.noting(), device.eagerly():
         for how in _RARE:
             _largest_step(device, plan, how, rows=1)
-    rehearsal.compile_later(max(1, _threads() // 4))
+    rehearsal.compile_later(lambda: device.idle_for > _QUIET)
 
 
 _RARE = (
