@@ -96,7 +96,7 @@ FOREIGN: dict[str, Foreign] = {
     "kv_cache_dtype_skip_layers": _many(_not_yet("a KV dtype per layer is")),
     "kv_offloading_size": _not_yet("KV offload is", 0),
     "kv_offloading_backend": _no_effect("KV offload is off"),
-    "calculate_kv_scales": _switch(_not_yet("a quantised KV cache is")),
+    "calculate_kv_scales": _switch(_not_yet("computing KV scales at start is")),
     "disable_cascade_attn": _switch(_no_effect("cascade attention does not exist here")),
     "disable_hybrid_kv_cache_manager": _switch(_no_effect("layers of one kind share one pool in any case")),
     "mamba_cache_mode": _no_effect("models with recurrent state are not loaded"),
@@ -194,7 +194,7 @@ FOREIGN: dict[str, Foreign] = {
     "enable_log_deltas": _switch(_no_effect("texts of users are never logged")),
     "max_log_len": _no_effect("texts of users are never logged"),
     "log_config_file": Foreign("use --log-level and --log-format"),
-    "profiler_config": _not_yet("profiling over HTTP is"),
+    "profiler_config": Foreign("use --profiler-dir"),
     "aggregate_engine_logging": _switch(_no_effect("there is one engine")),
     "disable_log_requests": _switch(
         _no_effect("requests are not logged unless --enable-log-requests is given")

@@ -179,7 +179,7 @@ ONLY_TEXT = [
     ({"logprobs": -2}, "logprobs", "logprobs is -2", OR_ALL),
     ({"logprobs": 21}, "logprobs", "20", FEWER),
     ({"logprobs": True}, "logprobs", "bool", TYPES),
-    ({"suffix": "end"}, "suffix", (ABSENT, "Qwen2.5-Coder"), "all of the text into prompt"),
+    ({"suffix": "end"}, "suffix", (ABSENT, "filling in"), "Qwen2.5-Coder"),
     ({"suffix": "end", "echo": True}, "echo", "suffix", "leave echo out"),
     ({"suffix": 5}, "suffix", "int", TYPES),
     ({"use_beam_search": True, "max_tokens": 0}, "max_tokens", "needs tokens", "set max_tokens above 0"),

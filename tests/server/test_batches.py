@@ -106,6 +106,41 @@ async def test_a_batch_answers_as_the_route_does(houses, url):
     assert held == sum(one["bytes"] for one in listed)
 
 
+HI = [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.parametrize(
+    "url,body",
+    [
+        ("/v1/responses", {"input": "hello", "max_output_tokens": 8}),
+        ("/v1/messages", {"messages": HI, "max_tokens": 8}),
+        ("/invocations", {"messages": HI, "max_tokens": 8}),
+    ],
+)
+async def test_a_batch_in_another_dialect(houses, url, body):
+    house = houses()
+    client = Client(house)
+    row = {"custom_id": "a", "method": "POST", "url": url, "body": {"model": MODEL, **body}}
+    batch = await client.finished(row, {**row, "custom_id": "b"}, endpoint=url)
+    assert batch["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+    live = (await client.ask("POST", url, row["body"])).json()
+    for line in await client.content(batch["output_file_id"]):
+        told = line["response"]["body"]
+        assert told.keys() == live.keys()
+        for name in {"output", "content", "choices"} & told.keys():
+            assert [kind(one) for one in told[name]] == [kind(one) for one in live[name]]
+    spent = (
+        live["usage"].get("total_tokens") or live["usage"]["input_tokens"] + live["usage"]["output_tokens"]
+    )
+    assert batch["usage"]["total_tokens"] == 2 * spent
+    assert all(one.patient for one in house.engine.submitted[:2]) and not house.engine.submitted[2].patient
+
+
+def kind(part: dict) -> dict:
+    """Without the id that each answer has of its own."""
+    return {name: value for name, value in part.items() if name != "id"}
+
+
 async def test_batches_come_after_live_requests(houses):
     house = houses()
     await Client(house).finished(request(1))

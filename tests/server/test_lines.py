@@ -43,6 +43,7 @@ def test_a_good_line():
         ({**GOOD, "method": "GET"}, "invalid_method"),
         ({**GOOD, "body": "x"}, "invalid_request"),
         ({**GOOD, "body": {"stream": True}}, "invalid_request"),
+        ({**GOOD, "body": {"background": True}}, "invalid_request"),
         ({**GOOD, "url": None}, "invalid_request"),
         ({**GOOD, "padding": "x" * 2000}, "line_too_long"),
     ],
