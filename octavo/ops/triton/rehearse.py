@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -47,19 +46,30 @@ class Rehearsal:
             list(pool.map(make, self._noted.values()))
         self._noted.clear()
 
-    def compile_later(self, idle: Callable[[], bool]) -> None:
+    def compile_later(self, idle: Callable[[], bool]) -> Callable[[], None]:
         """The same behind the caller's back, a kernel at a time and only while `idle`: a compiler that
-        holds the interpreter would hold up every step."""
-        device = torch.cuda.current_device()
+        holds the interpreter would hold up every step. The result ends it, after the kernel it is at."""
+        make = _forgiving(_maker(torch.cuda.current_device()))
         waiting, self._noted = list(self._noted.values()), {}
+        ended = threading.Event()
 
         def work() -> None:
             for preload in waiting:
                 while not idle():
-                    time.sleep(_LOOK)
-                _forgiving(_maker(device))(preload)
+                    if ended.wait(_LOOK):
+                        return
+                if ended.is_set():
+                    return
+                make(preload)
 
-        threading.Thread(target=work, name="octavo-compile", daemon=True).start()
+        thread = threading.Thread(target=work, name="octavo-compile", daemon=True)
+        thread.start()
+
+        def end() -> None:
+            ended.set()
+            thread.join()
+
+        return end
 
     def _note(self, *, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         jit, data = fn.jit_function, compile["specialization_data"]

@@ -73,6 +73,7 @@ class CudaDevice:
         self._copied: tuple[int, ...] = ()
         self._hidden: Tensor | None = None
         self._forward_s = 0.0
+        self._ends: list[Callable[[], None]] = []
         self._last = time.perf_counter()
 
     @property
@@ -255,8 +256,14 @@ class CudaDevice:
             self._graphs.run(("F", rows, rows, 1, False, False), lambda: self._compute(rows, rows, bounds))
             self._graphs.run(("S", rows, "greedy"), lambda: self._choose(rows, "greedy", None))
 
+    def at_close(self, end: Callable[[], None]) -> None:
+        """Something that must not outlive the device."""
+        self._ends.append(end)
+
     def close(self) -> None:
         """No step follows."""
+        for end in self._ends:
+            end()
         self._graphs.clear()
         self._caches.close()
 

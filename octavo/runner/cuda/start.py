@@ -107,7 +107,7 @@ def _compile_rest(device: CudaDevice, plan: Drawing) -> None:
     with rehearsal.noting(), device.eagerly():
         for how in _RARE:
             _largest_step(device, plan, how, rows=1)
-    rehearsal.compile_later(lambda: device.idle_for > _QUIET)
+    device.at_close(rehearsal.compile_later(lambda: device.idle_for > _QUIET))
 
 
 _RARE = (
