@@ -513,7 +513,7 @@ RESULT = {"type": "function_call_output", "call_id": "c9", "output": "x"}
         ),
         ({"text": {"verbosity": "low"}}, "text.verbosity", "instructions"),
         ({"reasoning": {"effort": "huge"}}, "reasoning", "huge"),
-        ({"max_output_tokens": 0}, "max_output_tokens", "at least 1"),
+        ({"max_output_tokens": 0}, "max_output_tokens", "an integer from 1 to"),
         ({"max_output_tokens": 5000}, "max_output_tokens", "max_output_tokens is 5000"),
         ({"top_logprobs": 21}, "top_logprobs", "20"),
         ({"top_logprobs": -1}, "top_logprobs", "20"),
