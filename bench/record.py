@@ -22,8 +22,8 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
     history takes the commit from BENCH_COMMIT ("-dirty" behind it)."""
     commit, _, dirt = os.environ.get("BENCH_COMMIT", "").partition("-")
     return {
-        "commit": _git("rev-parse", "HEAD") or commit,
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no") or dirt),
+        "commit": commit or _git("rev-parse", "HEAD"),
+        "dirty": bool(dirt if commit else _git("status", "--porcelain", "--untracked-files=no")),
         "command": command or ["python", *_script(Path(sys.argv[0])), *sys.argv[1:]],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),

@@ -157,6 +157,11 @@ def entered(
         *k_cache.stride()[:3], *v_cache.stride()[:3], HEADS=heads, KV_HEADS=kv_heads, D=d,
         TURNING=turning, BLOCK_TURN=triton.next_power_of_2(turning // 2),
         BLOCK_REST=triton.next_power_of_2(max(1, d - turning)), BLOCK_H=block_h, EARLY=first,
-        num_warps=max(1, min(8, block_h * d // 512)), launch_pdl=first,
+        num_warps=_warps(block_h * d), launch_pdl=first,
     )  # fmt: skip
     return q
+
+
+def _warps(elements: int) -> int:
+    """About 512 elements each; a power of two, as every launch wants."""
+    return 1 << (max(1, min(8, elements // 512)).bit_length() - 1)

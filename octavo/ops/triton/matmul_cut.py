@@ -123,7 +123,7 @@ def cut_dot(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> Dot:
     if m > 32:
         return Dot(64, 256 if k > 4096 else 128, 4, 3, 1)
     if large:
-        return Dot(64, 256, 4, 5 if n_out > 4096 else 4, 1)
+        return Dot(64, 256, 4, 5 if n_out > 4096 and m <= 16 else 4, 1)
     if m > 16:
         return Dot(16, 256, 2, 3, 0) if k <= 1024 else Dot(32, 256, 4, 2, 3, 1)
     return Dot(32, 256, 2, 3, 0) if k <= 1024 else Dot(32, 256, 4, 2, 4, 1)
