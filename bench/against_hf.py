@@ -2,7 +2,9 @@
 
     python -m bench.against_hf --batch 1,8,16 --dtype bfloat16 --repeats 5 --out bench/results/NAME.json
 
-Each row alternates the two engines, so that a drift of the machine's speed meets both.
+Each row alternates the two engines, so that a drift of the machine's speed meets both. What a row
+says against the other engine is therefore made of neighbouring runs: on a machine that others use
+too, that ratio holds where the seconds do not.
 """
 
 from __future__ import annotations
@@ -67,7 +69,21 @@ def measure(runs: dict[str, Run], batch: int, args: argparse.Namespace) -> list[
             run(ids)
             if repeat:
                 seconds[name].append(time.perf_counter() - began)
-    return [_row(name, batch, args, times) for name, times in seconds.items()]
+    return [
+        _row(name, batch, args, times) | {"faster_than": _against(name, seconds)}
+        for name, times in seconds.items()
+    ]
+
+
+def _against(name: str, seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """How many times faster this engine was than each other one, round by round; and the best round
+    of each beside the other's best, which a busy machine disturbs least."""
+    return {
+        other: spread([theirs / ours for theirs, ours in zip(times, seconds[name], strict=True)])
+        | {"best": min(times) / min(seconds[name])}
+        for other, times in seconds.items()
+        if other != name
+    }
 
 
 def _row(name: str, batch: int, args: argparse.Namespace, times: list[float]) -> dict[str, Any]:
@@ -94,6 +110,7 @@ def main() -> None:
     parser.add_argument("--engines", default="octavo,transformers")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    origin = provenance()  # of the code that runs, whatever changes meanwhile
     makers = {"octavo": octavo, "transformers": transformers}
     runs = {name: makers[name](args.dtype, args.output) for name in args.engines.split(",")}
     rows = []
@@ -105,7 +122,7 @@ def main() -> None:
                 flush=True,
             )
     if args.out:
-        write(args.out, {"benchmark": "against_hf", **provenance(), "rows": rows})
+        write(args.out, {"benchmark": "against_hf", **origin, "rows": rows})
 
 
 if __name__ == "__main__":

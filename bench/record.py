@@ -24,7 +24,7 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
     return {
         "commit": commit or _git("rev-parse", "HEAD"),
         "dirty": bool(dirt if commit else _git("status", "--porcelain", "--untracked-files=no")),
-        "command": command or ["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]],
+        "command": command or ["python", *_script(Path(sys.argv[0])), *sys.argv[1:]],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -40,6 +40,12 @@ def spread(seconds: list[float]) -> dict[str, float]:
 def write(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _script(path: Path) -> list[str]:
+    """As one types it at the root: the files of bench/ are modules of it."""
+    name = os.path.relpath(path, ROOT)
+    return ["-m", name.removesuffix(".py").replace("/", ".")] if name.startswith("bench/") else [name]
 
 
 def _git(*words: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from octavo.async_llm import AsyncLLM as AsyncLLM
+    from octavo.front.beam import BeamSearchParams as BeamSearchParams
     from octavo.front.outputs import CompletionOutput as CompletionOutput
     from octavo.front.outputs import RequestOutput as RequestOutput
     from octavo.front.params import RequestOutputKind as RequestOutputKind
@@ -23,6 +24,7 @@ _PUBLIC = {
     "LLM": "octavo.offline",
     "AsyncLLM": "octavo.async_llm",
     "SamplingParams": "octavo.front.params",
+    "BeamSearchParams": "octavo.front.beam",
     "RequestOutputKind": "octavo.front.params",
     "StructuredOutputsParams": "octavo.front.structured",
     "RequestOutput": "octavo.front.outputs",
@@ -32,6 +34,7 @@ _PUBLIC = {
 __all__ = [
     "LLM",
     "AsyncLLM",
+    "BeamSearchParams",
     "CompletionOutput",
     "RequestOutput",
     "RequestOutputKind",

@@ -39,6 +39,8 @@ _OUTPUTS = {
 }
 _PARAMS = {name: f"octavo.front.params:{name}" for name in ("SamplingParams", "RequestOutputKind")}
 _PARAMS["StructuredOutputsParams"] = "octavo.front.structured:StructuredOutputsParams"
+_PARAMS["BeamSearchParams"] = "octavo.front.beam:BeamSearchParams"
+_BEAMS = {name: f"octavo.front.beams:{name}" for name in ("BeamSearchOutput", "BeamSearchSequence")}
 _INPUTS = {name: f"octavo.front.forms:{name}" for name in ("TextPrompt", "TokensPrompt", "PromptType")}
 _METRICS = {
     name: f"octavo.front.metrics:{name}" for name in ("Counter", "Gauge", "Histogram", "Metric", "Vector")
@@ -57,6 +59,7 @@ ALIASES: dict[str, dict[str, str]] = {
     "vllm.inputs.data": _INPUTS,
     "vllm.logprobs": _LOGPROB,
     "vllm.sequence": _LOGPROB,
+    "vllm.beam_search": _BEAMS,
     "vllm.lora": {},
     "vllm.lora.request": _LORA,
     "vllm.engine": {},

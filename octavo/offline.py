@@ -20,8 +20,10 @@ from octavo.checkpoint.find import locate
 from octavo.core.errors import Unsupported, UserError
 from octavo.core.events import CoreStats
 from octavo.engine.inline import InlineClient
-from octavo.front import calls
+from octavo.front import calls, checks
 from octavo.front.batch import Batch, Told
+from octavo.front.beam import BeamSearchParams
+from octavo.front.beams import ONE_TOKEN, BeamSearchOutput, Search, alternatives
 from octavo.front.forms import several
 from octavo.front.hf_view import HFView
 from octavo.front.metrics import Metric, snapshot
@@ -29,6 +31,7 @@ from octavo.front.outputs import RequestOutput
 from octavo.front.params import SamplingParams
 from octavo.front.prepared import Prepared
 from octavo.front.prompt import ChatOptions, PromptBuilder, load_text
+from octavo.front.speech import Formats
 from octavo.observe.meter import Meter
 from octavo.text.chat import find_template
 
@@ -56,7 +59,7 @@ class LLM:
         self._close = weakref.finalize(self, self._client.close)
         self.ready = self._client.ready
         for made in self.ready.decisions:
-            log.info("%s = %s: %s", made.field, made.value, made.why)
+            log.log(logging.WARNING if made.idle else logging.INFO, "%s", made)
         draws = random.Random(self.config.model.seed)
         self._builder = PromptBuilder.of(
             self.config, self._text, self.ready, draw=lambda: draws.getrandbits(63)
@@ -120,6 +123,29 @@ class LLM:
             self._conversations(messages, sampling_params, None, how, tokenization_kwargs), use_tqdm
         )
 
+    def beam_search(
+        self,
+        prompts: Any,
+        params: BeamSearchParams,
+        lora_request: Any = None,
+        use_tqdm: Bar = False,
+        concurrency_limit: int | None = None,
+    ) -> list[BeamSearchOutput]:
+        """The likeliest continuations of each prompt, best first. Prompts are searched side by side,
+        `concurrency_limit` of them at once. Every step reads what it can from the prefix cache."""
+        calls.refuse(lora_request=lora_request)
+        rows = list(prompts) if several(prompts) else [prompts]
+        searches = [Search(self._builder, self._builder.build(row, ONE_TOKEN), params) for row in rows]
+        width = (
+            len(rows)
+            if concurrency_limit is None
+            else checks.integer("concurrency_limit", concurrency_limit, 1, checks.INT32)
+        )
+        with _progress(use_tqdm, len(rows)) as told:
+            for at in range(0, len(rows), width or 1):
+                self._search(searches[at : at + width], told)
+        return [search.output() for search in searches]
+
     def enqueue(
         self,
         prompts: Any,
@@ -171,7 +197,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Computes everything enqueued and returns it in the order of enqueueing."""
         if output_type not in (None, RequestOutput):
-            raise Unsupported("only RequestOutput is produced", field="output_type")
+            raise Unsupported("only RequestOutput is produced", hint="leave it out", field="output_type")
         keys, self._queued = list(self._queued), {}
         return self._finish(keys, use_tqdm)
 
@@ -229,7 +255,7 @@ class LLM:
     def __getattr__(self, name: str) -> Any:
         """Methods of vLLM's LLM that have no counterpart here say so, others do not exist."""
         if name in _ABSENT:
-            raise Unsupported(f"LLM.{name} is not supported: {_ABSENT[name]}")
+            raise Unsupported(f"LLM.{name} is not supported", hint=_ABSENT[name])
         raise AttributeError(f"LLM has no attribute {name!r}")
 
     # -- inside ---------------------------------------------------------------------------
@@ -249,12 +275,14 @@ class LLM:
                 hint="auto or string",
                 field="chat_template_content_format",
             )
+        own = None if template is None else find_template(template, self._text.tokenizer)
         return ChatOptions(
-            template=None if template is None else find_template(template, self._text.tokenizer),
+            template=own,
             add_generation_prompt=generation,
             continue_final_message=final,
             tools=tools,
             variables=variables,
+            reasoning=Formats.of(self.config.serve, own or self._text.template).reasoning,
         )
 
     def _prompts(
@@ -292,6 +320,15 @@ class LLM:
     def _run(self, prepared: list[Prepared], bar: Bar) -> list[RequestOutput]:
         return self._finish(self._batch.submit(prepared), bar)
 
+    def _search(self, searches: Sequence[Search], told: Told) -> None:
+        """Step by step, all of them together."""
+        while left := [search for search in searches if not search.done]:
+            asked = [search.requests() for search in left]
+            outputs = iter(self._run([one for some in asked for one in some], False))
+            for search, some in zip(left, asked, strict=True):
+                search.take([alternatives(next(outputs)) for _ in some])
+            told(sum(search.done for search in left), sum(map(len, asked)))
+
     def _enqueue(self, prepared: list[Prepared]) -> list[str]:
         keys = self._batch.submit(prepared)
         self._queued.update({key: one.id for key, one in zip(keys, prepared, strict=True)})
@@ -306,7 +343,6 @@ class LLM:
 
 _POOLING = "pooling models are not loaded yet"
 _ABSENT = {
-    "beam_search": "use n with a temperature",
     "encode": _POOLING,
     "embed": _POOLING,
     "classify": _POOLING,

@@ -123,11 +123,13 @@ def score(context: int, token: int) -> PositionLogprobs:
 
 
 def allowed_after(text: str, output: list[int], eos: tuple[int, ...]) -> list[int]:
-    """The fake grammar: a token may not be equal to the last one plus `text`, modulo 3; after an
-    EOS only EOS is left."""
+    """The fake grammar: a token may not be equal to the last one plus `text`, modulo 3; under the
+    grammar "3" only the first of every five has a choice. After an EOS only EOS is left."""
     if output and output[-1] in eos:
         return list(eos)
     last = output[-1] if output else 0
+    if text == "3" and len(output) % 5:
+        return [next(t for n in range(VOCAB) if (t := (7 * last + 3 + n) % VOCAB) not in eos)]
     return [t for t in range(VOCAB) if (t + last) % 3 != int(text)]
 
 
@@ -148,6 +150,22 @@ class FakeMasks:
 
     def close(self, request: str) -> None:
         self.open.pop(request, None)
+
+    def only(self, token: int) -> bytes:
+        return (1 << token).to_bytes(4 * WORDS, "little")
+
+    def ahead(self, request: EngineRequest) -> list[int]:
+        """What must follow the output that was told."""
+        asked, output = self.open[request.id]
+        assert asked.grammar is not None and asked.sampling is not None
+        path: list[int] = []
+        if output and output[-1] in asked.sampling.eos:
+            return path
+        while True:
+            allowed = allowed_after(asked.grammar.text, output + path, asked.sampling.eos)
+            if len(allowed) != 1:
+                return path
+            path += allowed
 
     def fill(self, request: str, path: tuple[int, ...]) -> bytes | None:
         asked, output = self.open[request]
@@ -311,8 +329,11 @@ class FakeRunner:
             self.rows[a.slot] = Row(a, len(self.groups), self.shape.staged)
         for slot, position, tokens in plan.feed:
             row = self.rows[slot]
-            assert position == len(row.fed), "fed at the wrong place"
-            row.fed += tokens
+            assert position == len(row.fed) or row.done, "fed at the wrong place"
+            if self.shape.staged:
+                row.fed += tokens
+            else:
+                row.drafts = list(tokens)
         for change in plan.blocks:
             self._take_pages(*change)
         for copy in plan.copies:

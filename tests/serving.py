@@ -57,6 +57,8 @@ def serve(*flags: str, port: int = 0, env: dict[str, str] | None = None) -> Iter
     port = free_port(port)
     command = [sys.executable, "-m", "octavo.cli.main", "serve", *flags, "--port", str(port)]
     with tempfile.TemporaryDirectory() as folder:
+        if "--files-dir" not in flags:  # what a test leaves there no other server shall take up
+            command += ["--files-dir", f"{folder}/files"]
         log = Path(folder) / "log"
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env)

@@ -31,4 +31,6 @@ def choose_attention(
             return backend, Decision("attention", name, why or "the first choice on this device")
         rejected[name] = reasons[0]
     why = "; ".join(f"{n}: {w}" for n, w in rejected.items())
-    raise Unsupported(f"no attention backend runs this model here ({why})")
+    raise Unsupported(
+        f"no attention backend runs this model here: {why}", hint="`octavo doctor` shows what was found"
+    )

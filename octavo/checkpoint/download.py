@@ -127,7 +127,9 @@ def _more(client: httpx.Client, url: str, part: Path, size: int, tell: Progress)
     except httpx.HTTPError as error:
         return f"{url}: {type(error).__name__}: {error}"
     except OSError as error:
-        raise ArtefactError(f"cannot write {part}: {error.strerror or error}") from error
+        raise ArtefactError(
+            f"cannot write {part}: {error.strerror or error}", hint="make room, or set OCTAVO_HOME"
+        ) from error
     return None
 
 

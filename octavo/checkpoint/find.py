@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 from octavo.checkpoint import default_model
@@ -14,6 +15,8 @@ from octavo.checkpoint.download import Progress
 from octavo.config.model import ModelConfig
 from octavo.core.errors import ArtefactError, NotFound, UserError
 from octavo.core.facts import ModelFiles
+
+log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 _INDEX = "model.safetensors.index.json"
@@ -27,9 +30,11 @@ def locate(config: ModelConfig, *, progress: Progress | None = None) -> ModelFil
     UserError (NotFound, ArtefactError) says what is missing and what would help.
     """
     name = config.model
-    if name is None or (name == default_model.NAME and not Path(name).exists()):
+    if config.revision is not None and (name is None or _exists(Path(name).expanduser())):
+        log.warning("revision has no effect: %s has none", name or "the default model")
+    if name is None or (name == default_model.NAME and not _exists(Path(name))):
         files = _default(config, progress)
-    elif (path := Path(name).expanduser()).exists():
+    elif _exists(path := Path(name).expanduser()):
         files = _single(config, path) if path.is_file() else _folder(config, path, name)
     elif _looks_like_path(name):
         raise NotFound(f"{name} does not exist", hint=_near(path), field="model")
@@ -78,14 +83,16 @@ def _single(config: ModelConfig, path: Path) -> ModelFiles:
 
 def gguf_files(config: ModelConfig, path: Path, name: str, commit: str | None = None) -> ModelFiles:
     """ModelFiles of one .gguf. Its header serves as config.json and tokenizer."""
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ArtefactError(
-                f"{path} does not begin like a GGUF file", hint="fetch it again", field="model"
-            )
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4)
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror}", hint="fetch it again") from error
+    if begin != b"GGUF":
+        raise ArtefactError(f"{path} does not begin like a GGUF file", hint="fetch it again", field="model")
     if "-of-" in path.stem:
         raise ArtefactError(
-            f"{path.name} is one part of several", hint="join the parts with llama-gguf-split --merge"
+            f"{path} is one part of several", hint="join the parts with llama-gguf-split --merge"
         )
     return ModelFiles(
         name=name,
@@ -123,9 +130,7 @@ def _folder(config: ModelConfig, folder: Path, name: str) -> ModelFiles:
 def folder_files(config: ModelConfig, folder: Path, name: str, commit: str | None = None) -> ModelFiles:
     """ModelFiles of a folder with config.json and safetensors. ArtefactError names what is missing."""
     if not (folder / "config.json").is_file():
-        raise ArtefactError(
-            f"{folder} has no config.json", hint="a model folder needs config.json", field="model"
-        )
+        raise ArtefactError(f"{folder} has no config.json", hint=_without_config(folder), field="model")
     dummy = config.load_format == "dummy"
     weights = [] if dummy else _shards(folder)
     return ModelFiles(
@@ -140,31 +145,42 @@ def folder_files(config: ModelConfig, folder: Path, name: str, commit: str | Non
     )
 
 
+def _without_config(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return "it is an adapter: name the model it belongs to"
+    return "a model folder needs config.json"
+
+
 def _shards(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if index.is_file():
-        names = shard_names(index)
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise ArtefactError(
-                f"{folder} lacks {len(missing)} of {len(names)} weight files: {', '.join(missing[:5])}",
-                hint="fetch the folder again",
-                field="model",
-            )
-        return [folder / name for name in names]
+        return _there([folder / name for name in shard_names(index)])
     if (single := folder / "model.safetensors").is_file():
         return [single]
     # consolidated*: the same weights a second time, in the layout of the original authors
-    return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
+    found = (path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
+    return _there(sorted(found))
+
+
+def _there(files: list[Path]) -> list[Path]:
+    """All of them, or ArtefactError: what an index names may be missing, and a link may lead nowhere."""
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise ArtefactError(
+            f"{files[0].parent} lacks {len(missing)} of {len(files)} weight files: {', '.join(missing[:5])}",
+            hint="fetch the folder again",
+            field="model",
+        )
+    return files
 
 
 def shard_names(index: Path) -> list[str]:
     """File names out of an index. It is untrusted: names that leave the folder are refused."""
     if index.stat().st_size > _INDEX_LIMIT:
-        raise ArtefactError(f"{index} is larger than {_INDEX_LIMIT >> 20} MiB")
+        raise ArtefactError(f"{index} is larger than {_INDEX_LIMIT >> 20} MiB", hint="fetch it again")
     try:
         names = sorted({str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtefactError(f"{index} is not an index of weights: {error}", hint="fetch it again") from error
     odd = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
     if odd or not names:
@@ -203,6 +219,10 @@ def _other_tokenizer(config: ModelConfig, files: ModelFiles) -> ModelFiles:
             )
     elif path.suffix.lower() == ".gguf" and path.is_file():
         found = str(path.absolute())
+    elif _exists(path):
+        raise ArtefactError(
+            f"{name} is no tokenizer", hint="--tokenizer names a folder or a .gguf file", field="tokenizer"
+        )
     elif _looks_like_path(name):
         raise NotFound(f"{name} does not exist", hint=_near(path), field="tokenizer")
     else:
@@ -220,6 +240,13 @@ def _from_hub(config: ModelConfig, name: str) -> ModelFiles:
     if snapshot.gguf:
         return gguf_files(config, snapshot.folder / snapshot.gguf, name, snapshot.commit)
     return folder_files(config, snapshot.folder, name, snapshot.commit)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file
+        return False
 
 
 def _looks_like_path(name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from octavo.checkpoint.dequant import DEQUANTISERS, PLAIN, dequantise
 from octavo.checkpoint.gguf_config import ROPE_FACTORS, config_from_gguf, permutes_heads
-from octavo.checkpoint.gguf_header import BLOCK_TYPES, GGUFTensor, read_header
+from octavo.checkpoint.gguf_header import BLOCK_TYPES, REMEDY, GGUFTensor, read_header
 from octavo.checkpoint.names import hf_name
 from octavo.core.errors import ArtefactError, Unsupported
 from octavo.core.facts import TensorInfo
@@ -32,7 +32,7 @@ class GGUFCheckpoint:
             if name != ROPE_FACTORS:
                 self._tensors[hf_name(name)] = tensor
         if len(self._tensors) + (ROPE_FACTORS in header.tensors) != len(header.tensors):
-            raise ArtefactError(f"{path}: two tensors stand for the same parameter")
+            raise ArtefactError(f"{path}: two tensors stand for the same parameter", hint=REMEDY)
         self.index: Mapping[str, TensorInfo] = {
             n: TensorInfo(t.type, t.shape, t.nbytes) for n, t in self._tensors.items()
         }
@@ -54,7 +54,8 @@ class GGUFCheckpoint:
         else:
             raise Unsupported(
                 f"{self._path}: tensor {name} has type {tensor.type}, which is not supported",
-                hint=f"known: {', '.join([*PLAIN, *DEQUANTISERS])}",
+                hint=f"fetch the model in another format; known: {', '.join([*PLAIN, *DEQUANTISERS])}",
+                field="model",
             )
 
     def rows(self, name: str) -> Tensor:
@@ -86,5 +87,7 @@ def _unpermute(raw: Tensor, heads: int, name: str, path: str) -> Tensor:
     """[rows, bytes] with each head's rows as (half, 2) back to (2, half): what neox rope wants."""
     rows = raw.shape[0]
     if rows % (2 * heads):
-        raise ArtefactError(f"{path}: {name} has {rows} rows, which do not divide by {heads} heads")
+        raise ArtefactError(
+            f"{path}: {name} has {rows} rows, which do not divide by {heads} heads", hint=REMEDY
+        )
     return raw.view(heads, rows // heads // 2, 2, -1).transpose(1, 2).reshape(rows, -1)

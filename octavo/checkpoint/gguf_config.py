@@ -5,12 +5,13 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
-from octavo.checkpoint.gguf_header import GGUFHeader, GGUFTensor
+from octavo.checkpoint.gguf_header import REMEDY, GGUFHeader, GGUFTensor
 from octavo.core.errors import ArtefactError, Unsupported
 from octavo.core.hf_config import HFConfig
 
 _CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ROPE_FACTORS = "rope_freqs.weight"
+_MOST_FACTORS = 1 << 16  # bytes
 
 # rope.scaling.<name> -> config.json's name
 _SCALING = {
@@ -48,7 +49,11 @@ class _Metadata:
         heads = self.one("attention.head_count")
         head_dim = self.one("attention.key_length", self.one("embedding_length") // max(heads, 1))
         if self.one("attention.value_length", head_dim) != head_dim:
-            raise Unsupported(f"{self.header.source}: keys and values of different size")
+            raise Unsupported(
+                f"{self.header.source}: keys of size {head_dim} and values of another",
+                hint="this architecture has them of one size: use the safetensors files",
+                field=f"{self.name}.attention.value_length",
+            )
         window = self.one("attention.sliding_window", 0)
         embedding = self.tensor("token_embd.weight")
         return {
@@ -83,12 +88,14 @@ class _Metadata:
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, int | float):
             what = "lacks" if value is None else "has an unsupported"
-            raise ArtefactError(f"{self.header.source} {what} {self.name}.{key}")
+            raise ArtefactError(
+                f"{self.header.source} {what} {self.name}.{key}", hint=REMEDY, field=f"{self.name}.{key}"
+            )
         return value
 
     def tensor(self, name: str) -> GGUFTensor:
         if name not in self.header.tensors:
-            raise ArtefactError(f"{self.header.source} lacks the tensor {name}")
+            raise ArtefactError(f"{self.header.source} lacks the tensor {name}", hint=REMEDY)
         return self.header.tensors[name]
 
     def token(self, kind: str) -> int | None:
@@ -120,9 +127,11 @@ class _Metadata:
 
     def factors(self) -> list[float]:
         tensor = self.header.tensors[ROPE_FACTORS]
-        if tensor.type != "F32" or tensor.nbytes > 1 << 16:
+        if tensor.type != "F32" or tensor.nbytes > _MOST_FACTORS:
             raise ArtefactError(
-                f"{self.header.source}: {ROPE_FACTORS} is {tensor.type} of {tensor.nbytes} bytes"
+                f"{self.header.source}: {ROPE_FACTORS} is {tensor.type} of {tensor.nbytes} bytes, "
+                f"not F32 of at most {_MOST_FACTORS}",
+                hint=REMEDY,
             )
         with open(self.header.source, "rb") as file:
             file.seek(tensor.offset)

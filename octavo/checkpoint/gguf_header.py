@@ -21,6 +21,7 @@ _MAX_DIMS = 4
 _MAX_KEY = 1 << 16
 _U32, _U64 = Struct("<I"), Struct("<Q")
 _STRING, _ARRAY = 8, 9
+REMEDY = "download the file again"
 
 # metadata type -> struct code; 7 is bool, stored as one byte
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
@@ -95,14 +96,13 @@ def read_header(path: str | Path) -> GGUFHeader:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             if size < 24:
-                raise ArtefactError(f"{source} is too short for a GGUF file ({size} bytes)", hint=_REMEDY)
+                raise ArtefactError(f"{source} is too short for a GGUF file ({size} bytes)", hint=REMEDY)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data, size, source).header()
     except OSError as error:
-        raise ArtefactError(f"{source} cannot be read: {error.strerror}") from error
-
-
-_REMEDY = "download the file again"
+        raise ArtefactError(
+            f"{source} cannot be read: {error.strerror}", hint="check that it exists and its permissions"
+        ) from error
 
 
 class _Reader:
@@ -122,7 +122,7 @@ class _Reader:
         if version not in (2, 3):
             raise ArtefactError(
                 f"{self.source}: GGUF version {version} is not supported",
-                hint="versions 2 and 3, little-endian, are",
+                hint="versions 2 and 3, little-endian, are: fetch or convert the model anew",
             )
         tensor_count, entry_count = self.u64(), self.u64()
         self.room(tensor_count, 24, "tensors")
@@ -217,7 +217,7 @@ class _Reader:
                 raise ArtefactError(
                     f"{self.source}: tensor {name!r:.60} lies outside the file "
                     f"(ends at {base + offset + nbytes}, the file has {self.size} bytes)",
-                    hint=_REMEDY,
+                    hint=REMEDY,
                 )
             placed[name] = GGUFTensor(block.name, shape, base + offset, nbytes)
         self.no_overlap(placed)
@@ -258,7 +258,7 @@ class _Reader:
     def short(self) -> ArtefactError:
         if self.size > self.limit:
             return self.bad(f"has a header larger than {_MAX_HEADER >> 20} MiB")
-        return ArtefactError(f"{self.source} ends inside its header ({self.size} bytes)", hint=_REMEDY)
+        return ArtefactError(f"{self.source} ends inside its header ({self.size} bytes)", hint=REMEDY)
 
     def bad(self, what: str) -> ArtefactError:
-        return ArtefactError(f"{self.source} is not a sound GGUF file: it {what}", hint=_REMEDY)
+        return ArtefactError(f"{self.source} is not a sound GGUF file: it {what}", hint=REMEDY)

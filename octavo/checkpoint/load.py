@@ -45,16 +45,17 @@ def check_names(index: Mapping[str, TensorInfo], b: Build, source: str) -> None:
     """Every sink has its tensor, of its shape, and no tensor is without a sink."""
     sinks = {sink.name: tuple(sink.target.shape) for sink in b.sinks()}
     if missing := [name for name in sinks if name not in index]:
-        raise ArtefactError(f"{source}: the checkpoint lacks {_few(missing)}", hint="is it complete?")
+        raise ArtefactError(f"{source}: the checkpoint lacks {_few(missing)}", hint="fetch the model again")
     if unknown := [n for n in index if n not in sinks and n not in b.ledger.ignored]:
         raise ArtefactError(
-            f"{source}: the model has no place for {_few(unknown)}", hint="config.json and weights disagree"
+            f"{source}: the model has no place for {_few(unknown)}",
+            hint="config.json and weights disagree: fetch both again",
         )
     for name, shape in sinks.items():
         if index[name].shape != shape:
             raise ArtefactError(
                 f"{source}: {name} has shape {index[name].shape}, the configuration asks for {shape}",
-                hint="config.json and weights disagree",
+                hint="config.json and weights disagree: fetch both again",
             )
 
 

@@ -36,7 +36,10 @@ class SafetensorsCheckpoint:
         handle: Any = safe_open(path, framework="pt")
         for name in handle.keys():  # noqa: SIM118 - the handle is no mapping
             if name in self._where:
-                raise ArtefactError(f"{path}: tensor {name} is also in {self._where[name][0]}")
+                raise ArtefactError(
+                    f"{path}: tensor {name} is also in {self._where[name][0]}",
+                    hint="remove the file that does not belong to the model",
+                )
             part = handle.get_slice(name)
             kind, shape = part.get_dtype(), tuple(part.get_shape())
             index[name] = TensorInfo(kind, shape, prod(shape) * _WIDTH.get(kind, 1))
@@ -48,7 +51,8 @@ class SafetensorsCheckpoint:
         if kind not in _WIDTH and not (kind == _EIGHT and into.dtype == torch.float8_e4m3fn):
             raise Unsupported(
                 f"{path}: tensor {name} has type {kind}, which is not supported",
-                hint=f"known: {', '.join(_WIDTH)}",
+                hint=f"fetch an unquantized version; known: {', '.join(_WIDTH)}",
+                field="model",
             )
         with _sound(path):
             into.copy_(handle.get_tensor(name))

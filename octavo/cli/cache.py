@@ -82,4 +82,4 @@ def _ask(chosen: list[Entry]) -> None:
         raise UserError("will not clear without asking", hint="add --yes")
     names = ", ".join(entry.name for entry in chosen)
     if input(f"remove {names}? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise UserError("nothing was removed")
+        raise UserError("nothing was removed", hint="answer y, or add --yes")

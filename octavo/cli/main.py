@@ -20,10 +20,12 @@ COMMANDS = {
     "serve": "start the OpenAI-compatible server",
     "chat": "talk to a running server",
     "complete": "complete a text with a running server",
+    "run-batch": "answer a file of requests, without a server",
     "bench": "measure latency, throughput, serving and start-up",
     "doctor": "show what was found on this machine and what was decided, and why",
     "pull": "fetch a model into the cache",
     "cache": "list or clear cached models",
+    "key": "make an API key and its digest",
 }
 
 
@@ -64,7 +66,7 @@ def _find(name: str) -> Callable[[list[str]], int]:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean `octavo {close[0]}`?" if close else f"commands: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {name!r}", hint=hint)
-    run: Callable[[list[str]], int] = importlib.import_module(f"octavo.cli.{name}").run
+    run: Callable[[list[str]], int] = importlib.import_module(f"octavo.cli.{name.replace('-', '_')}").run
     return run
 
 

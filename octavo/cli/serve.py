@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from octavo.checkpoint.find import locate
 from octavo.cli.show import Startup, examples, facts, summary
 from octavo.config import env
-from octavo.config.engine import EngineConfig
-from octavo.config.flags import Parser, add_flags, build
+from octavo.config.engine import EngineConfig, owners
+from octavo.config.flags import Parser, add_flags, given
+from octavo.config.observe import ObserveConfig
+from octavo.core.errors import UserError
 from octavo.core.facts import ModelFiles
 
 if TYPE_CHECKING:
@@ -39,35 +42,49 @@ def parser() -> Parser:
 def run(words: list[str]) -> int:
     from octavo.observe.log import configure
 
-    config, _ = build(parser(), words)
-    config = with_environment(config)
-    configure(config.observe)
+    values, _ = given(parser(), words)
+    configure(observed(values))  # before the rest is read, which may have something to tell
+    config = with_environment(EngineConfig.from_flat(values))
     warn_if_open(config)
+    from octavo.server.doors import check_doors
     from octavo.server.port import listen
     from octavo.server.run import run as serve
 
-    # a taken port should be told before gigabytes are fetched; the server takes it again
+    # what is wrong here should be told before gigabytes are fetched; the server does both again
+    check_doors(config.serve)
     listen(config.serve.host, config.serve.port).close()
     files = locate(config.model)
 
     def announce(serving: Serving) -> None:
         show(config, files, serving)
 
-    serve(config, files, progress=Startup(), announce=announce)
+    startup = Startup(tell=log.info if config.observe.log_format == "json" else None)
+    serve(config, files, progress=startup, announce=announce)
     return 0
 
 
+def observed(values: Mapping[str, Any]) -> ObserveConfig:
+    """How this command line wants its log."""
+    mine = {
+        name: values[name] for name, (part, _) in owners().items() if part == "observe" and name in values
+    }
+    return EngineConfig.from_flat(mine).observe
+
+
 def with_environment(config: EngineConfig) -> EngineConfig:
-    """The API key of the environment, where the command line brought none."""
-    key = env.read("OCTAVO_API_KEY")
-    if key is None or config.serve.api_key:
+    """The API keys of the environment, where the command line brought none."""
+    keys = env.read("OCTAVO_API_KEY")
+    if keys is None or config.serve.api_key:
         return config
-    return dataclasses.replace(config, serve=dataclasses.replace(config.serve, api_key=(key,)))
+    found = tuple(key.strip() for key in keys.split(",") if key.strip())
+    if not found:  # or a slip would leave the door open
+        raise UserError("OCTAVO_API_KEY holds no key", hint="unset it, or put a key into it", field="api_key")
+    return dataclasses.replace(config, serve=dataclasses.replace(config.serve, api_key=found))
 
 
 def warn_if_open(config: EngineConfig) -> None:
     """Says loudly that anyone who reaches this machine can use the model."""
-    if not config.serve.api_key and not _loopback(config.serve.host):
+    if not config.serve.keyed and not _loopback(config.serve.host):
         log.warning(
             "!! --host %s without --api-key: everyone who can reach this machine can use the model. "
             "Set --api-key or OCTAVO_API_KEY, or leave --host out.",
@@ -86,12 +103,15 @@ def _loopback(host: str) -> bool:
 
 def show(config: EngineConfig, files: ModelFiles, serving: Serving) -> None:
     """Prints what was started and how to use it."""
-    for decision in serving.ready.decisions:
-        log.debug("%s = %s: %s", decision.field, decision.value, decision.why)
+    for made in serving.ready.decisions:
+        log.log(logging.WARNING if made.idle else logging.DEBUG, "%s", made)
+    if config.model.seed and config.model.load_format != "dummy":
+        log.warning("seed has no effect: a request without a seed draws its own")
     found = facts(config, files, serving.ready, serving.model, serving.url, serving.queue)
     if config.observe.log_format == "json":
         log.info("ready", extra={"data": found})
         return
     print(f"\nOctavo is ready after {serving.seconds:.1f} s.\n\n{summary(found)}\n", flush=True)
-    keyed = bool(config.serve.api_key)
-    print(examples(serving.model, serving.url, keyed=keyed, chat=serving.chat) + "\n", flush=True)
+    print(
+        examples(serving.model, serving.url, keyed=config.serve.keyed, chat=serving.chat) + "\n", flush=True
+    )

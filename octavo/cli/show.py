@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from octavo.config.engine import EngineConfig
@@ -18,11 +19,13 @@ QUESTION = "What is the capital of France?"
 
 
 class Startup:
-    """Progress of a start: (stage, share). One line a stage, counting up in a terminal."""
+    """Progress of a start: (stage, share). One line a stage, counting up in a terminal; with `tell`
+    each finished stage is told to it instead."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    def __init__(self, out: TextIO | None = None, *, tell: Callable[[str], None] | None = None) -> None:
         self._out = out or sys.stderr
-        self._live = self._out.isatty()
+        self._tell = tell
+        self._live = tell is None and self._out.isatty()
         self._stage = ""
         self._since = 0.0
 
@@ -34,9 +37,12 @@ class Startup:
         if share >= 1.0:
             took = time.monotonic() - self._since
             self._since = 0.0
-            self._line(f"{stage} ({took:.1f} s)", "\n")
+            (self._tell or self._end)(f"{stage} ({took:.1f} s)")
         elif self._live:
             self._line(f"{stage} {share:4.0%}", "")
+
+    def _end(self, text: str) -> None:
+        self._line(text, "\n")
 
     def _line(self, text: str, end: str) -> None:
         start = "\r\x1b[K" if self._live else ""
@@ -87,14 +93,14 @@ def facts(
         "max_num_seqs": ready.cache.max_rows,
         "max_num_batched_tokens": ready.budget or config.schedule.max_num_batched_tokens,
         "max_queue": queue,
-        "keys": len(config.serve.api_key),
+        "keyed": config.serve.keyed,
         "url": url,
     }
 
 
 def summary(found: dict[str, Any]) -> str:
     """A readable block of `facts`."""
-    keys = f"{found['keys']} API key(s)" if found["keys"] else "no API key"
+    keys = "API key needed" if found["keyed"] else "no API key"
     limits = [
         f"{found['max_model_len']:,} tokens in a request",
         f"{found['max_num_seqs']:,} requests at once",

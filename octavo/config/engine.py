@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo.config.cache import CacheConfig
+from octavo.config.files import FilesConfig
 from octavo.config.foreign import apply_foreign
 from octavo.config.grammar import GrammarConfig, unfold
 from octavo.config.model import ModelConfig
@@ -24,6 +25,7 @@ class EngineConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     grammar: GrammarConfig = field(default_factory=GrammarConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    files: FilesConfig = field(default_factory=FilesConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
 
     @classmethod
@@ -49,6 +51,7 @@ PARTS: dict[str, Any] = {
     "schedule": ScheduleConfig,
     "grammar": GrammarConfig,
     "serve": ServeConfig,
+    "files": FilesConfig,
     "observe": ObserveConfig,
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 # Everything Octavo itself reads, and what it is for (the settings page prints this table).
 NAMES: dict[str, str] = {
     "OCTAVO_HOME": "folder for the default model and other caches (default: XDG_CACHE_HOME/octavo)",
-    "OCTAVO_API_KEY": "key clients must send, when --api-key is not given",
+    "OCTAVO_API_KEY": "key clients must send, or several separated by commas, when --api-key is not given",
     "OCTAVO_MODEL_MAP": "models to run instead of those a vLLM script names: OLD=NEW, several by commas",
     "XDG_CACHE_HOME": "base of cache folders (default: ~/.cache)",
     "HF_HOME": "cache of Hugging Face files (default: XDG_CACHE_HOME/huggingface)",

@@ -23,6 +23,7 @@ TITLES = {
     "schedule": "Scheduling",
     "grammar": "Structured output",
     "serve": "HTTP server",
+    "files": "Files and batches",
     "observe": "Logs and statistics",
 }
 _FOREIGN_PREFIX = "foreign:"  # argparse destinations of flags nobody here owns

@@ -50,7 +50,6 @@ _MEDIA = "images, audio and video are"
 _LORA = "LoRA adapters are"
 _DATA = "data parallel serving is"
 _OFFLOAD = "weight offload is"
-_TLS = Foreign("TLS is not spoken here: put a proxy such as nginx or Caddy in front")
 _COMPILE = "nothing is compiled or captured on this device"
 
 FOREIGN: dict[str, Foreign] = {
@@ -97,7 +96,7 @@ FOREIGN: dict[str, Foreign] = {
     "kv_cache_dtype_skip_layers": _many(_not_yet("a KV dtype per layer is")),
     "kv_offloading_size": _not_yet("KV offload is", 0),
     "kv_offloading_backend": _no_effect("KV offload is off"),
-    "calculate_kv_scales": _switch(_not_yet("a quantised KV cache is")),
+    "calculate_kv_scales": _switch(_not_yet("computing KV scales at start is")),
     "disable_cascade_attn": _switch(_no_effect("cascade attention does not exist here")),
     "disable_hybrid_kv_cache_manager": _switch(_no_effect("layers of one kind share one pool in any case")),
     "mamba_cache_mode": _no_effect("models with recurrent state are not loaded"),
@@ -163,9 +162,9 @@ FOREIGN: dict[str, Foreign] = {
     "allowed_media_domains": _many(_not_yet(_MEDIA)),
     # grammar, reasoning, tools
     "structured_outputs_config": Foreign("read as the settings of structured output"),
-    "guided_decoding_backend": Foreign("guidance compiles every grammar", ("auto", "guidance")),
+    "guided_decoding_backend": Foreign("use --structured-outputs-backend", ("auto", "guidance")),
     "reasoning_parser_plugin": Foreign("install it as a package with an octavo.reasoning_parser entry point"),
-    "reasoning_config": _not_yet("a budget of reasoning tokens is"),
+    "reasoning_config": Foreign("send thinking_token_budget with a request"),
     "tool_parser_plugin": Foreign("install it as a package with an octavo.tool_parser entry point"),
     "tool_server": _not_yet("tool servers are"),
     # drafts, transfer
@@ -195,24 +194,19 @@ FOREIGN: dict[str, Foreign] = {
     "enable_log_deltas": _switch(_no_effect("texts of users are never logged")),
     "max_log_len": _no_effect("texts of users are never logged"),
     "log_config_file": Foreign("use --log-level and --log-format"),
-    "profiler_config": _not_yet("profiling over HTTP is"),
+    "profiler_config": Foreign("use --profiler-dir"),
     "aggregate_engine_logging": _switch(_no_effect("there is one engine")),
     "disable_log_requests": _switch(
         _no_effect("requests are not logged unless --enable-log-requests is given")
     ),
     # HTTP
     "uds": _not_yet("serving on a unix socket is"),
-    "ssl_keyfile": _TLS,
-    "ssl_certfile": _TLS,
-    "ssl_ca_certs": _TLS,
-    "ssl_cert_reqs": _TLS._replace(neutral=(0,)),
-    "ssl_ciphers": _TLS,
-    "enable_ssl_refresh": _switch(_TLS),
+    "ssl_ciphers": Foreign("TLS 1.2 and above is spoken with OpenSSL's own choice of ciphers"),
+    "enable_ssl_refresh": _switch(Foreign("restart the server to take a new certificate")),
     "middleware": Foreign("middleware of other servers cannot run here: put a proxy in front"),
     "disable_access_log_for_endpoints": _many(Foreign("use --disable-uvicorn-access-log")),
     "enable_offline_docs": _switch(_no_effect("see /docs")),
-    "h11_max_incomplete_event_size": _no_effect("use --max-body-bytes"),
-    "h11_max_header_count": _no_effect("header sizes are bounded"),
+    "h11_max_incomplete_event_size": _no_effect("use --max-header-bytes and --max-body-bytes"),
     "disable_frontend_multiprocessing": _switch(_no_effect("front and engine are always two processes")),
     # replies
     "chat_template_content_format": _not_yet("content formats other than auto are", "auto", "string"),

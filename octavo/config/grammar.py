@@ -14,11 +14,16 @@ from octavo.core.errors import UserError
 @dataclass(frozen=True, kw_only=True)
 class GrammarConfig:
     structured_outputs_backend: str = option(
-        "auto", "what compiles JSON schemas and grammars; auto: guidance", choices=("auto", "guidance")
+        "auto",
+        "what compiles JSON schemas and grammars; auto: guidance",
+        choices=("auto", "guidance", "xgrammar"),
     )
     disable_any_whitespace: bool = option(False, "JSON under a schema has no white space between its parts")
     disable_additional_properties: bool = option(
         False, "objects of a JSON schema have only the properties it lists, where it does not say otherwise"
+    )
+    jump_ahead: bool = option(
+        True, "tokens that a grammar leaves no choice about are computed together, not one a step"
     )
     max_grammar_bytes: int = option(
         65536, "longest JSON schema or grammar of one request", low=1, kind="size"

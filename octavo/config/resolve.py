@@ -13,7 +13,7 @@ from octavo.config import rules
 from octavo.config.cache import CacheConfig
 from octavo.config.engine import EngineConfig
 from octavo.core.errors import UserError
-from octavo.core.facts import Decision, ModelFacts, Platform
+from octavo.core.facts import NO_EFFECT, Decision, ModelFacts, Platform
 
 _DTYPES = {"float": "float32", "half": "float16", "fp8": "fp8_e4m3"}
 _GPU_ROWS, _GPU_BUDGET = 256, 8192
@@ -136,17 +136,17 @@ class _Choices:
 def _without_effect(config: EngineConfig, platform: Platform) -> Iterator[Decision]:
     """Settings that were given and change nothing here."""
     if config.model.enforce_eager and platform.kind == "cpu":
-        yield Decision("enforce_eager", "no effect", "captured graphs exist on GPUs only")
+        yield Decision("enforce_eager", NO_EFFECT, "captured graphs exist on GPUs only")
     if config.model.trust_remote_code:
-        yield Decision("trust_remote_code", "no effect", "Octavo never runs code of a checkpoint")
+        yield Decision("trust_remote_code", NO_EFFECT, "Octavo never runs code of a checkpoint")
     if not config.schedule.enable_chunked_prefill:
         yield Decision(
             "enable_chunked_prefill",
-            "stays on",
+            NO_EFFECT,
             "prompts are always cut to the step's budget; raise max_num_batched_tokens for longer pieces",
         )
     cache = config.cache
     if (cache.kv_cache_memory_bytes or cache.num_gpu_blocks_override) and (
         cache.gpu_memory_utilization != CacheConfig().gpu_memory_utilization
     ):
-        yield Decision("gpu_memory_utilization", "no effect", "the size of the KV cache is given exactly")
+        yield Decision("gpu_memory_utilization", NO_EFFECT, "the size of the KV cache is given exactly")

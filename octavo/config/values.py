@@ -124,13 +124,10 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _list(setting: Setting, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            value = json.loads(value)
-        elif setting.option.secret:  # a key may hold a comma
-            value = [value]
-        else:
-            value = value.split(",")
+        value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
     items = tuple(value)
+    if setting.option.secret and all(isinstance(item, str) for item in items):
+        items = tuple(part for item in items for part in item.split(","))
     if not all(isinstance(item, str) and item.strip() for item in items):
         raise ValueError(value)
     return items

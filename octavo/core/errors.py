@@ -43,7 +43,13 @@ class Unsupported(UserError):
 
 
 class ArtefactError(UserError):
-    """A model's file is missing, truncated, or not what it claims to be."""
+    """A model's file is missing, truncated, or not what it claims to be.
+
+    Never without a remedy. `field` is the setting that names the file, or the key inside it.
+    """
+
+    def __init__(self, message: str, *, hint: str, field: str | None = "model") -> None:
+        super().__init__(message, hint=hint, field=field)
 
 
 class Overloaded(EngineError):

@@ -54,3 +54,4 @@ class CoreStats(msgspec.Struct, frozen=True, omit_defaults=True):
     drafts: int = 0
     accepted: int = 0
     masked: int = 0  # rows of steps that were sampled under a grammar
+    jumped: int = 0  # tokens a grammar left no choice about, computed without a step of their own

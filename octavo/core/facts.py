@@ -68,12 +68,24 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
     max_rows: int
 
 
+NO_EFFECT = "no effect"
+
+
 class Decision(NamedTuple):
-    """How an "auto" ended, and why. Logged at start, shown by `octavo doctor`."""
+    """How an "auto" ended, and why; or, with NO_EFFECT, a setting that changes nothing here. Shown by
+    `octavo doctor`; what has no effect is also told at start."""
 
     field: str
     value: str
     why: str
+
+    @property
+    def idle(self) -> bool:
+        return self.value == NO_EFFECT
+
+    def __str__(self) -> str:
+        verb = "has" if self.idle else "="
+        return f"{self.field} {verb} {self.value}: {self.why}"
 
 
 class MemoryRow(NamedTuple):
@@ -93,6 +105,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     attention: str
     budget: int = 0  # tokens in one step; 0: the worker leaves it to the settings
+    verifies: bool = True  # whether the device checks drafts; where not, none are sent
     decisions: tuple[Decision, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
     load_seconds: float = 0.0

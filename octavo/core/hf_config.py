@@ -11,6 +11,8 @@ from octavo.core.errors import ArtefactError
 
 _MISSING = object()
 _LIMIT = 8 << 20  # bytes; a config.json is a few KB
+_REMEDY = "fetch the file again"
+_ADD = "fetch the model again, or add it with --hf-overrides"
 
 
 def _finite(value: float) -> bool:
@@ -29,14 +31,16 @@ class HFConfig:
         """Reads a JSON file. ArtefactError when it is missing, too large or not an object."""
         try:
             if path.stat().st_size > _LIMIT:
-                raise ArtefactError(f"{path} is larger than {_LIMIT >> 20} MiB")
+                raise ArtefactError(f"{path} is larger than {_LIMIT >> 20} MiB", hint=_REMEDY)
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ArtefactError(f"{path} does not exist", hint="a model folder needs config.json") from None
         except (OSError, ValueError) as error:
-            raise ArtefactError(f"{path} is not readable JSON: {error}") from error
+            raise ArtefactError(f"{path} is not readable JSON: {error}", hint=_REMEDY) from error
+        except RecursionError:
+            raise ArtefactError(f"{path} is nested too deeply", hint=_REMEDY) from None
         if not isinstance(data, dict):
-            raise ArtefactError(f"{path} holds {type(data).__name__}, not an object")
+            raise ArtefactError(f"{path} holds {type(data).__name__}, not an object", hint=_REMEDY)
         return cls(data, str(path))
 
     @property
@@ -54,18 +58,18 @@ class HFConfig:
         return default if value is None else value
 
     def integer(self, key: str, default: Any = _MISSING, *, low: int = 1, high: int = 1 << 31) -> int:
+        if self._left_out(key, default):
+            return default  # type: ignore[no-any-return]
         value = self._get(key, default)
-        if value is default:
-            return value  # type: ignore[no-any-return]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self._odd(key, value, f"an integer in [{low}, {high}]")
         return value
 
     def number(self, key: str, default: Any = _MISSING, *, above: float | None = None) -> float:
         """A finite number, greater than `above` where that is given."""
+        if self._left_out(key, default):
+            return default  # type: ignore[no-any-return]
         value = self._get(key, default)
-        if value is default:
-            return value  # type: ignore[no-any-return]
         if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
             raise self._odd(key, value, "a finite number")
         if above is not None and value <= above:
@@ -80,13 +84,13 @@ class HFConfig:
 
     def text(self, key: str, default: Any = _MISSING) -> str:
         value = self._get(key, default)
-        if value is not default and not isinstance(value, str):
+        if not isinstance(value, str) and not self._left_out(key, default):
             raise self._odd(key, value, "a string")
         return value  # type: ignore[no-any-return]
 
     def choice(self, key: str, choices: Mapping[str, Any] | tuple[str, ...], default: Any = _MISSING) -> str:
         value = self._get(key, default)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise self._odd(key, value, "one of " + ", ".join(choices))
         return value  # type: ignore[no-any-return]
 
@@ -114,13 +118,17 @@ class HFConfig:
             raise self._odd(key, value, "an object")
         return HFConfig(value, f"{self.source}:{key}")
 
+    def _left_out(self, key: str, default: Any) -> bool:
+        """Whether the default stands. Not told by comparing: the file may hold the very same value."""
+        return default is not _MISSING and not self.has(key)
+
     def _get(self, key: str, default: Any) -> Any:
         value = self._data.get(key)
         if value is not None:
             return value
         if default is _MISSING:
-            raise ArtefactError(f"{self.source} lacks {key!r}")
+            raise ArtefactError(f"{self.source} lacks {key!r}", hint=_ADD, field=key)
         return default
 
     def _odd(self, key: str, value: object, wanted: str) -> ArtefactError:
-        return ArtefactError(f"{self.source}: {key!r} is {value!r:.80}", hint=f"expected {wanted}")
+        return ArtefactError(f"{self.source}: {key!r} is {value!r:.80}", hint=f"expected {wanted}", field=key)

@@ -52,17 +52,28 @@ class Pooling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     normalize: bool = True
 
 
+class ThoughtLimit(msgspec.Struct, frozen=True):
+    """At most `tokens` of reasoning between the tags; `inside`: the prompt has opened it."""
+
+    open: str
+    close: str
+    inside: bool
+    tokens: int
+
+
 class GrammarSpec(msgspec.Struct, frozen=True):
     """A constraint on the output, compiled by the core.
 
     `kind` and what `text` holds: json (a JSON schema), regex, choice (a JSON list of texts), lark,
-    ebnf (llama.cpp's dialect), structural_tag (its JSON document). `whitespace` is the pattern of
-    white space between the parts of JSON: None lets the backend choose, "" allows none.
+    ebnf (llama.cpp's dialect), structural_tag (its JSON document), any (nothing: a `thought` alone).
+    `whitespace` is the pattern of white space between the parts of JSON: None lets the backend
+    choose, "" allows none.
     """
 
     kind: str
     text: str
     whitespace: str | None = None
+    thought: ThoughtLimit | None = None
 
 
 class MediaSpan(msgspec.Struct, frozen=True):
@@ -95,6 +106,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     adapter: str | None = None
     grammar: GrammarSpec | None = None
     priority: int = 0  # lower runs first under the priority policy
+    patient: bool = False  # comes after every request that is not, under any policy
     arrived: float = 0.0  # monotonic seconds
     salt: str = ""  # separates prefix caches (tenant, cache_salt)
     skip_cache: bool = False  # do not read the prefix cache (prompt log-probabilities)

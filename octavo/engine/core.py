@@ -40,7 +40,7 @@ class EngineCore:
         files: ModelFiles,
         executor: Executor,
         *,
-        make_backend: Callable[[ModelFiles, Ready], GrammarBackend] = make_backend,
+        make_backend: Callable[[ModelFiles, Ready, str], GrammarBackend] = make_backend,
     ) -> None:
         self._config = config
         self._files = files
@@ -59,13 +59,18 @@ class EngineCore:
         limits = limits_of(self._config, self._files, ready)
         self._vocab = ready.facts.vocab_size
         self._grammars = self._make_grammars(ready)
-        self._scheduler = Scheduler(ready.cache, limits, guests=(self._grammars,))
+        jumps = self._config.grammar.jump_ahead and ready.verifies
+        ahead = self._grammars.ahead if jumps else None
+        self._scheduler = Scheduler(ready.cache, limits, guests=(self._grammars,), ahead=ahead)
         self._loop = Loop(self._scheduler, self._executor, limits.depth, self._grammars)
         return ready
 
     def _make_grammars(self, ready: Ready) -> Grammars:
         settings, facts = self._config.grammar, ready.facts
-        self._compiler = Compiler(lambda: self._make_backend(self._files, ready), settings.grammar_cache)
+        name = settings.structured_outputs_backend
+        self._compiler = Compiler(
+            lambda: self._make_backend(self._files, ready, name), settings.grammar_cache
+        )
         return Grammars(self._compiler, facts.vocab_size, facts.eos_token_ids, settings.grammar_timeout)
 
     def add(self, requests: Iterable[EngineRequest]) -> None:

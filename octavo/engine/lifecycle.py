@@ -62,7 +62,12 @@ class CoreProcess:
         """Starts a child in its own session, so that Ctrl-C in the terminal reaches only the front."""
         address = address_in(folder)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, stdin=asyncio.subprocess.PIPE, start_new_session=True
+            sys.executable,
+            "-m",
+            module,
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env=env.child_environment(OCTAVO_API_KEY=""),  # keys are no business of the core
         )
         assert process.stdin is not None
         frame = BOOT.encode(Boot(config, files, address, os.getpid()))

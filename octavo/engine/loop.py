@@ -6,12 +6,14 @@ Knows nothing of mailboxes, processes or clients; the executor and the source of
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Protocol
 
 from octavo.core.messages import StepMasks, StepPlan, StepResult
 from octavo.core.request import Delta
 from octavo.executor.executor import Executor
+from octavo.scheduler.flight import MaskedRow
 from octavo.scheduler.scheduler import Scheduler
 
 
@@ -24,6 +26,9 @@ class MaskSource(Protocol):
     def fill(self, request: str, path: tuple[int, ...]) -> bytes | None:
         """The bitmap of tokens allowed after its output and `path` (drafts, not accepted yet);
         None when the grammar forbids the path itself. A finished matcher allows its EOS tokens."""
+
+    def only(self, token: int) -> bytes:
+        """The bitmap of one token."""
 
     def close(self, request: str) -> None:
         """The request ended."""
@@ -103,12 +108,21 @@ class Loop:
         rows: list[tuple[int, int]] = []
         bits: list[bytes] = []
         for row in self._scheduler.masked(plan.id):
-            drafts = self._proposals.get(row.slot, ())
-            for at, path in enumerate(self._paths(drafts, row.drafts)):
-                if (bitmap := self._masks.fill(row.request, path)) is not None:
+            for at, bitmap in enumerate(self._bitmaps(self._masks, row)):
+                if bitmap is not None:
                     rows.append((row.slot, at))
                     bits.append(bitmap)
         self._executor.mask(StepMasks(plan_id=plan.id, rows=tuple(rows), bits=b"".join(bits)))
+
+    def _bitmaps(self, masks: MaskSource, row: MaskedRow) -> Iterator[bytes | None]:
+        """One for each position of the row, its drafts included."""
+        if row.path:  # certain: each position has its token, the last one what the grammar allows
+            yield from map(masks.only, row.path)
+            yield masks.fill(row.request, row.path)
+            return
+        drafts = self._proposals.get(row.slot, ())
+        for path in self._paths(drafts, row.drafts):
+            yield masks.fill(row.request, path)
 
     def _paths(self, drafts: tuple[int, ...], used: int) -> list[tuple[int, ...]]:
         """The drafts on the way to each position of a row: the sampled token first, then every node."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from octavo.core.errors import UserError
@@ -39,6 +39,12 @@ class Constrained:
             self._ended += fits
             return fits
         return not self._ended and self._matcher.accept(token)
+
+    def ahead(self) -> Sequence[int]:
+        """The tokens that must follow. No end token is among them: it may be held back by other settings."""
+        if self._ended or not (tokens := self._matcher.forced()) or self._matcher.may_end:
+            return ()
+        return tokens[: next((at for at, token in enumerate(tokens) if token in self._eos), len(tokens))]
 
     def rollback(self, count: int) -> None:
         ends = min(count, self._ended)
@@ -112,6 +118,11 @@ class Grammars:
     def leave(self, request: EngineRequest) -> None:
         """A preempted request keeps its matcher; `close` is the end."""
 
+    def ahead(self, request: EngineRequest) -> Sequence[int]:
+        """What must follow the output that was told so far."""
+        row = self._open.get(request.id)
+        return () if row is None else row.ahead()
+
     # ---- source of masks --------------------------------------------------------------------
 
     def accept(self, request: str, tokens: tuple[int, ...]) -> None:
@@ -132,6 +143,9 @@ class Grammars:
             return self._any
         self.filled += 1
         return bits
+
+    def only(self, token: int) -> bytes:
+        return _bitmap((token,), self._words)
 
     def close(self, request: str) -> None:
         self._compiling.pop(request, None)

@@ -8,9 +8,10 @@ from octavo.core.facts import ModelFiles, Ready
 from octavo.grammar.backend import GrammarBackend, Vocabulary
 
 
-def make_backend(files: ModelFiles, ready: Ready) -> GrammarBackend:
+def make_backend(files: ModelFiles, ready: Ready, name: str = "auto") -> GrammarBackend:
     """Reads the tokenizer, makes the backend. UserError when the model came without a tokenizer."""
-    from octavo.grammar.guidance import GuidanceBackend
+    from octavo.grammar.budget import LimitingBackend
+    from octavo.grammar.choose import backend_class
     from octavo.text.tokenizer import Tokenizer
 
     if not files.tokenizer:
@@ -20,11 +21,10 @@ def make_backend(files: ModelFiles, ready: Ready) -> GrammarBackend:
     known = min(size, tokenizer.vocab_size)
     tokens = [tokenizer.token_bytes(id) for id in range(known)] + [b""] * (size - known)
     eos = dict.fromkeys((*tokenizer.eos_token_ids, *ready.facts.eos_token_ids))
-    return GuidanceBackend(
-        Vocabulary(
-            tokens=tokens,
-            special=sorted(id for id in tokenizer.special_ids if id < size),
-            eos=tuple(id for id in eos if id < size),
-            encode=lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
-        )
+    vocabulary = Vocabulary(
+        tokens=tokens,
+        special=sorted(id for id in tokenizer.special_ids if id < size),
+        eos=tuple(id for id in eos if id < size),
+        encode=lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
     )
+    return LimitingBackend(backend_class(name)(vocabulary), vocabulary)

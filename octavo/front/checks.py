@@ -54,7 +54,7 @@ def maybe(check: Callable[..., Any], field: str, value: Any, *limits: Any) -> An
 
 def switch(field: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise UserError(f"{field} is {_kind(value)}, not true or false", field=field)
+        raise UserError(f"{field} is {_kind(value)}", hint="true or false", field=field)
     return value
 
 
@@ -64,7 +64,7 @@ def texts(field: str, value: Any, *, most: int, longest: int) -> list[str]:
     _count(field, rows, most)
     for at, row in enumerate(rows):
         if not isinstance(row, str):
-            raise UserError(f"{field}[{at}] is {_kind(row)}, not text", field=field)
+            raise UserError(f"{field}[{at}] is {_kind(row)}", hint="a list of texts", field=field)
         if not row.strip() and (not row or field == "bad_words"):
             raise UserError(f"{field}[{at}] is empty", hint="leave it out", field=field)
         if len(row) > longest:
@@ -99,7 +99,7 @@ def _bias_id(field: str, key: Any) -> int:
 
 def _count(field: str, value: Any, most: int) -> None:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
-        raise UserError(f"{field} is {_kind(value)}, not a list", field=field)
+        raise UserError(f"{field} is {_kind(value)}", hint=f"a list of at most {most}", field=field)
     if len(value) > most:
         raise UserError(f"{field} has {len(value)} entries", hint=f"at most {most}", field=field)
 
@@ -116,7 +116,7 @@ def _short(value: Any) -> str:
 
 
 def _range(low: int, high: int) -> str:
-    return f"an integer of at least {low}" if high >= INT32 else f"an integer from {low} to {high}"
+    return f"an integer from {low} to {high}"
 
 
 def _interval(low: float | None, high: float | None, above: float | None) -> str:

@@ -21,7 +21,7 @@ _NAMES = {
     "max_new_tokens": "max_tokens",
     "max_tokens": "max_tokens",
 }
-_FILE = "generation_config.json"
+_FILE, _OVERRIDE = "generation_config.json", "override_generation_config"
 
 
 class Defaults(NamedTuple):
@@ -41,21 +41,32 @@ def read_defaults(config: ModelConfig, files: ModelFiles) -> Defaults:
     if config.generation_config == "vllm":
         chosen = HFConfig({}, _FILE)
     elif config.generation_config != "auto":
-        chosen = _read(Path(config.generation_config).expanduser() / _FILE, needed=True)
+        chosen = _named(Path(config.generation_config).expanduser() / _FILE)
         own = chosen if chosen.has("eos_token_id") else own
-    sampling = {**_sampling(chosen), **_overrides(config.override_generation_config or {})}
+    overrides = _overrides(config.override_generation_config or {})
+    sampling = {**_sampling(chosen), **overrides}
     try:
         SamplingParams(**sampling)
     except UserError as error:
+        if error.field in overrides:
+            raise UserError(f"{_OVERRIDE}: {error.message}", hint=error.hint, field=_OVERRIDE) from error
         raise ArtefactError(
-            f"{chosen.source}: {error}", hint="mend it or use --generation-config vllm"
+            f"{chosen.source}: {error}", hint="mend it or use --generation-config vllm", field=error.field
         ) from error
     return Defaults(sampling, own.ids("eos_token_id"))
 
 
-def _read(path: Path, needed: bool = False) -> HFConfig:
-    if not path.is_file() and not needed:
-        return HFConfig({}, str(path))
+def _read(path: Path) -> HFConfig:
+    return HFConfig.load(path) if path.is_file() else HFConfig({}, str(path))
+
+
+def _named(path: Path) -> HFConfig:
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist",
+            hint=f"--generation-config is auto, vllm or a folder with {_FILE}",
+            field="generation_config",
+        )
     return HFConfig.load(path)
 
 

@@ -58,7 +58,9 @@ def read_prompt(prompt: Any) -> Form:
 def _from_mapping(prompt: Mapping[str, Any]) -> Form:
     for name in _MEDIA:
         if prompt.get(name):
-            raise Unsupported(f"{name} is not supported: this model reads text only", field=name)
+            raise Unsupported(
+                f"{name} is not supported: this model reads text only", hint="leave it out", field=name
+            )
     for name in ("prompt_embeds", "encoder_prompt", "decoder_prompt", "data"):
         if prompt.get(name) is not None:
             raise Unsupported(f"{name} is not supported", hint="send prompt or prompt_token_ids", field=name)
@@ -69,9 +71,13 @@ def _from_mapping(prompt: Mapping[str, Any]) -> Form:
         )
     text, ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
     if text is None and ids is None:
-        raise UserError("the prompt has neither prompt nor prompt_token_ids", field="prompt")
+        raise UserError(
+            "the prompt has neither prompt nor prompt_token_ids", hint="give one of them", field="prompt"
+        )
     if text is not None and not isinstance(text, str):
-        raise UserError(f"prompt is of type {type(text).__name__}, not text", field="prompt")
+        raise UserError(
+            f"prompt is of type {type(text).__name__}, not text", hint="give text", field="prompt"
+        )
     return Form(text, ids, read_salt(prompt.get("cache_salt")))
 
 
@@ -91,7 +97,9 @@ def read_salt(salt: Any) -> str:
 def check_ids(ids: Any, vocab: int, field: str) -> tuple[int, ...]:
     """A tuple of ints in [0, vocab). Bad ids would harm neighbours on the device."""
     if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Sequence):
-        raise UserError(f"{field} is of type {type(ids).__name__}, not a list of ids", field=field)
+        raise UserError(
+            f"{field} is of type {type(ids).__name__}, not a list of ids", hint=_ids(vocab), field=field
+        )
     if not ids or (set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < vocab):
         return tuple(ids)
     return tuple(_check_id(id, vocab, f"{field}[{at}]") for at, id in enumerate(ids))
@@ -99,13 +107,17 @@ def check_ids(ids: Any, vocab: int, field: str) -> tuple[int, ...]:
 
 def _check_id(id: Any, vocab: int, where: str) -> int:
     if isinstance(id, bool) or not isinstance(id, Integral):
-        raise UserError(f"{where} is of type {type(id).__name__}, not a token id", field=where)
+        raise UserError(
+            f"{where} is of type {type(id).__name__}, not a token id", hint=_ids(vocab), field=where
+        )
     if not 0 <= (plain := int(id)) < vocab:
         shown = str(plain) if abs(plain) < 1 << 63 else "a huge number"
-        raise UserError(
-            f"{where} is {shown}", hint=f"token ids of this model are 0 to {vocab - 1}", field=where
-        )
+        raise UserError(f"{where} is {shown}", hint=_ids(vocab), field=where)
     return plain
+
+
+def _ids(vocab: int) -> str:
+    return f"token ids of this model are 0 to {vocab - 1}"
 
 
 def several(prompts: Any) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from octavo.config.grammar import GrammarConfig
-from octavo.core.errors import UserError
+from octavo.core.errors import Unsupported, UserError
 from octavo.core.request import GrammarSpec, Sampling
 from octavo.front.forms import check_ids
 from octavo.front.params import SamplingParams
 from octavo.front.structured import Grammars
-from octavo.grammar.thought import Thought, after_thought
+from octavo.grammar.thought import Thought, after_thought, limited
 from octavo.text.tokenizer import Tokenizer
 
 _MOST_WORD_TOKENS = 64
@@ -29,8 +29,8 @@ class Lowering:
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab = vocab
-        self._eos = tuple(dict.fromkeys(id for id in eos if 0 <= id < vocab))
-        self._max_logprobs = vocab if max_logprobs < 0 else max_logprobs
+        self.eos = tuple(dict.fromkeys(id for id in eos if 0 <= id < vocab))
+        self.max_logprobs = vocab if max_logprobs < 0 else max_logprobs
         self._grammars = Grammars(grammar)
 
     def sampling(self, params: SamplingParams, max_tokens: int) -> Sampling:
@@ -46,7 +46,7 @@ class Lowering:
             repetition_penalty=params.repetition_penalty,
             max_tokens=max_tokens,
             min_tokens=min(params.min_tokens, max_tokens),
-            eos=() if params.ignore_eos else self._eos,
+            eos=() if params.ignore_eos else self.eos,
             stop_token_ids=self._ids("stop_token_ids", params.stop_token_ids or ()),
             logprobs=self._alternatives("logprobs", params.logprobs),
             prompt_logprobs=self._alternatives("prompt_logprobs", params.prompt_logprobs),
@@ -58,11 +58,19 @@ class Lowering:
     def grammar(self, params: SamplingParams, thought: Thought | None = None) -> GrammarSpec | None:
         """The constraint on the answer, if there is one; it begins after the `thought`. UserError
         says what in it cannot be."""
-        asked = params.structured_outputs
-        if asked is None:
-            return None
-        spec = self._grammars.spec(asked)
-        return spec if thought is None else after_thought(spec, thought)
+        asked, most = params.structured_outputs, params.thinking_token_budget
+        spec = None if asked is None else self._grammars.spec(asked)
+        if spec is not None and thought is not None:
+            spec = after_thought(spec, thought)
+        if most is None:
+            return spec
+        if thought is None:
+            raise Unsupported(
+                "thinking_token_budget is not available: how this model marks its reasoning is not known",
+                hint="leave it out",
+                field="thinking_token_budget",
+            )
+        return limited(spec, thought, most)
 
     def check_detokenize(self, params: SamplingParams) -> None:
         """Without a tokenizer there is no text to search."""
@@ -87,9 +95,9 @@ class Lowering:
         if count is None:
             return None
         wanted = self._vocab if count < 0 else count
-        if wanted > self._max_logprobs:
+        if wanted > self.max_logprobs:
             raise UserError(
-                f"{field} is {count}, the limit is {self._max_logprobs}",
+                f"{field} is {count}, the limit is {self.max_logprobs}",
                 hint="ask for fewer or raise --max-logprobs",
                 field=field,
             )

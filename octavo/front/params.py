@@ -119,6 +119,10 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
         self.seed = None if self.seed == -1 else self.seed
         self.max_tokens = checks.maybe(checks.integer, "max_tokens", self.max_tokens, 1, checks.INT32)
         self.min_tokens = checks.integer("min_tokens", self.min_tokens, 0, checks.INT32)
+        budget = checks.maybe(
+            checks.integer, "thinking_token_budget", self.thinking_token_budget, -1, checks.INT32
+        )
+        self.thinking_token_budget = None if budget == -1 else budget
         self.logprobs = _alternatives("logprobs", self.logprobs)
         self.prompt_logprobs = _alternatives("prompt_logprobs", self.prompt_logprobs)
 
@@ -140,7 +144,10 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
             self.skip_reading_prefix_cache = self.prompt_logprobs is not None
         checks.switch("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         if not isinstance(self.output_kind, RequestOutputKind):
-            raise UserError("output_kind is not a RequestOutputKind", field="output_kind")
+            names = ", ".join(kind.name for kind in RequestOutputKind)
+            raise UserError(
+                "output_kind is not a RequestOutputKind", hint=f"one of {names}", field="output_kind"
+            )
         self.structured_outputs = StructuredOutputsParams.of(self.structured_outputs)
 
     def _check_together(self) -> None:
@@ -180,7 +187,6 @@ _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "logprob_token_ids": ((None,), "ask for logprobs, which names the most likely tokens"),
     "flat_logprobs": ((False, None), "log-probabilities come as one mapping a position"),
     "extra_args": ((None, {}), "no custom logits processors or KV connectors run here"),
-    "thinking_token_budget": ((None, -1), "reasoning_effort none switches reasoning off where the model can"),
     "repetition_detection": ((None,), "use frequency_penalty or repetition_penalty"),
     "routed_experts_prompt_start": ((0, None), "routed experts are not reported"),
 }

@@ -17,15 +17,16 @@ import msgspec
 from octavo.config.engine import EngineConfig
 from octavo.config.grammar import GrammarConfig
 from octavo.config.model import ModelConfig
-from octavo.core.errors import UserError
+from octavo.core.errors import ArtefactError, UserError
 from octavo.core.facts import ModelFiles, Ready
 from octavo.core.request import EngineRequest, GrammarSpec, Sampling
-from octavo.front import checks
+from octavo.front import checks, infill
 from octavo.front.defaults import Defaults, read_defaults
 from octavo.front.forms import Form, check_ids, read_prompt, read_salt
 from octavo.front.lower import Lowering
 from octavo.front.params import SamplingParams
 from octavo.front.prepared import Prepared
+from octavo.front.shorten import shortened
 from octavo.front.teach import teach
 from octavo.grammar.thought import Thought
 from octavo.parsers import chain
@@ -48,10 +49,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a request says besides prompt and sampling. `tenant` keeps prefix caches of different
     keys apart; `strict` refuses a max_tokens that cannot fit instead of lowering it; `prompt_only`
     computes (and scores) the prompt and samples nothing; `truncate` keeps so many tokens of a
-    longer prompt, its last ones unless `truncate_side` is "right" (-1: what fits the context)."""
+    longer prompt, its last ones unless `truncate_side` is "right" (-1: what fits the context);
+    `patient` lets every other request go first."""
 
     id: str | None = None
     priority: int = 0
+    patient: bool = False
     tenant: str = ""
     cache_salt: str | None = None
     add_special: bool = True
@@ -64,7 +67,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How messages become a prompt. `template` replaces the model's own (offline use only).
-    `reasoning` names the parser of this model's reasoning, which no constraint touches then."""
+    `reasoning` names the parser of this model's reasoning, which no constraint touches then.
+    `shorten`: the oldest turns are left out where all would not fit."""
 
     tools: Sequence[Mapping[str, Any]] | None = None
     documents: Sequence[Mapping[str, Any]] | None = None
@@ -74,6 +78,7 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     template: ChatTemplate | None = None
     add_special: bool = False
     reasoning: str | None = None
+    shorten: bool = False
 
 
 PLAIN, CHAT = Options(), ChatOptions()
@@ -104,11 +109,14 @@ class PromptBuilder:
         self.tokenizer, self.template, self.defaults = text
         self.max_model_len = ready.max_model_len
         self.vocab_size = ready.facts.vocab_size
+        _check_ends(text.defaults.eos, self.vocab_size)
         eos = (*ready.facts.eos_token_ids, *text.defaults.eos)
         own = text.tokenizer.eos_token_ids if text.tokenizer is not None else ()
         self._lowering = Lowering(
             text.tokenizer, self.vocab_size, (*own, *eos), max_logprobs, grammar or GrammarConfig()
         )
+        self.eos = self._lowering.eos
+        self.max_logprobs = self._lowering.max_logprobs
         self._draw = draw
         self._clock = clock
         self._wall = wall
@@ -146,7 +154,7 @@ class PromptBuilder:
         options: Options = PLAIN,
     ) -> Prepared:
         """One request from a conversation."""
-        text, ids = self.render(messages, how)
+        text, ids = self._fitted(messages, params, how) if how.shorten else self.render(messages, how)
         thought = _thought(how.reasoning, text)
         return self._prepare(text, self._truncate(ids, options), params, options, thought)
 
@@ -192,7 +200,26 @@ class PromptBuilder:
         self._check_characters(text)
         return tuple(self.tokenizer.encode(text, add_special=add_special))
 
+    def infill(
+        self, prefix: Any, suffix: str, params: SamplingParams | None = None, options: Options = PLAIN
+    ) -> Prepared:
+        """One request for what stands between two texts. Unsupported when the model knows no such thing."""
+        ids, ends = infill.read(self.tokenizer, prefix, suffix, options.truncate)
+        self._check_characters(prefix + suffix)
+        params = self.default_params() if params is None else params.clone()
+        if not params.ignore_eos:
+            params.stop_token_ids = [*(params.stop_token_ids or ()), *ends]
+        return self._prepare(prefix, ids(add_special=options.add_special), params, options)
+
     # -- inside ---------------------------------------------------------------------------
+
+    def _fitted(
+        self, messages: Sequence[Mapping[str, Any]], params: SamplingParams | None, how: ChatOptions
+    ) -> tuple[str, tuple[int, ...]]:
+        """The longest end of a conversation that leaves room for the answer."""
+        wanted = (self.default_params() if params is None else params).max_tokens
+        room = self.max_model_len - min(wanted or 1, self.max_model_len - 1)
+        return shortened(messages, lambda rows: self.render(rows, how), room)
 
     def _ids(self, form: Form, options: Options) -> tuple[int, ...]:
         if form.ids is not None:
@@ -219,6 +246,7 @@ class PromptBuilder:
         options: Options,
         thought: Thought | None = None,
     ) -> Prepared:
+        _check_known(ids, self.vocab_size)
         params = self.default_params() if params is None else params.clone()
         self._lowering.check_detokenize(params)
         room = self._room(ids, options)
@@ -277,6 +305,7 @@ class PromptBuilder:
             sampling=sampling,
             grammar=grammar,
             priority=checks.integer("priority", options.priority, -(1 << 31), checks.INT32),
+            patient=options.patient,
             arrived=self._clock(),
             salt=_salt(options),
             skip_cache=bool(params.skip_reading_prefix_cache),
@@ -311,6 +340,26 @@ class PromptBuilder:
                 hint="shorten the prompt or raise --max-model-len",
                 field="prompt",
             )
+
+
+def _check_ends(eos: Sequence[int], vocab: int) -> None:
+    """A model whose end cannot come would never stop."""
+    if beyond := [id for id in eos if id >= vocab]:
+        raise ArtefactError(
+            f"generation_config.json: 'eos_token_id' {beyond[0]} lies outside the vocabulary of {vocab}",
+            hint=f"set it to an id from 0 to {vocab - 1}",
+            field="eos_token_id",
+        )
+
+
+def _check_known(ids: Sequence[int], vocab: int) -> None:
+    """Ids that callers send were checked before; these are the tokenizer's own."""
+    if ids and (largest := max(ids)) >= vocab:
+        raise UserError(
+            f"the tokenizer makes token {largest} of this text, the model knows 0 to {vocab - 1}",
+            hint="name the model's own tokenizer with --tokenizer",
+            field="tokenizer",
+        )
 
 
 def _thought(reasoning: str | None, prompt: str) -> Thought | None:

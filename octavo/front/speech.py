@@ -6,6 +6,7 @@ are folded pieces of a stream here too. Knows no wire type and no format of call
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import string
 from collections.abc import Callable, Collection, Iterable
@@ -155,10 +156,24 @@ class Voice:
     def feed(self, chunk: Chunk) -> Said:
         if self._parser is None:
             return Said(text=chunk.text, finish=chunk.finish_reason)
-        events = list(self._parser.feed(chunk.text))
+        return self._said(self._events(self._parser, chunk), chunk.finish_reason)
+
+    def turns(self, chunk: Chunk) -> list[Said]:
+        """As `feed`, with the order kept: each one holds one kind of thing, the last one the finish."""
+        if self._parser is None:
+            return [Said(text=chunk.text, finish=chunk.finish_reason)]
+        events = self._events(self._parser, chunk)
+        groups = [list(group) for _, group in itertools.groupby(events, _kind)] or [[]]
+        last = len(groups) - 1
+        return [
+            self._said(group, chunk.finish_reason if at == last else None) for at, group in enumerate(groups)
+        ]
+
+    def _events(self, parser: OutputParser, chunk: Chunk) -> list[Event]:
+        events = list(parser.feed(chunk.text))
         if chunk.finish_reason is not None:
-            events += self._parser.close()
-        return self._said(events, chunk.finish_reason)
+            events += parser.close()
+        return events
 
     def thought_tokens(self, chunk: Chunk) -> int:
         """How many of a chunk that was just fed went into reasoning; its tags are counted by chance."""
@@ -190,6 +205,11 @@ class Voice:
         if before is None:
             return CallPiece(event.index, None, None, event.delta)
         return before._replace(arguments=before.arguments + event.delta)
+
+
+def _kind(event: Event) -> object:
+    """What stands in one part of an answer: text, a thought, or one call."""
+    return type(event) if isinstance(event, Text | Thought) else event.index
 
 
 def voice(plan: Plan, use: ToolUse, prompt: str | None) -> Voice:

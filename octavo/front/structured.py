@@ -15,6 +15,7 @@ from octavo.core.errors import UserError
 from octavo.core.request import GrammarSpec
 from octavo.front import checks
 from octavo.grammar.check import Checker
+from octavo.grammar.choose import problem_finder
 from octavo.grammar.spec import KINDS, read
 
 FIELD = "structured_outputs"
@@ -71,7 +72,8 @@ class Grammars:
 
     def __init__(self, settings: GrammarConfig) -> None:
         self._settings = settings
-        self._checker = Checker(settings.grammar_cache)
+        finder = problem_finder(settings.structured_outputs_backend)
+        self._checker = Checker(settings.grammar_cache, finder)
 
     def spec(self, asked: StructuredOutputsParams) -> GrammarSpec:
         """UserError names what in it is too large, broken or cannot be enforced."""

@@ -19,6 +19,7 @@ MOST_TOOLS = 256
 _MOST_BYTES = 1 << 20
 _LONGEST_DESCRIPTION = 65536
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")  # MCP names have dots and slashes
+_OPEN = {"additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"}
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -115,8 +116,12 @@ def _check(one: Definition, where: str, seen: set[str]) -> None:
 
 
 def _schema(parameters: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What arguments must fit. A tool that says nothing of its parameters has none."""
-    return {"type": "object", **parameters} if parameters else _NOTHING
+    """What arguments must fit. A tool that says nothing of its parameters has none; one that lists them
+    has no others, unless it says so: no function could take them, and small models love to add some."""
+    if not parameters:
+        return _NOTHING
+    listed = "properties" in parameters and not _OPEN & parameters.keys()
+    return {"type": "object", **parameters, **({"additionalProperties": False} if listed else {})}
 
 
 def _shown(one: Definition) -> Mapping[str, Any]:

@@ -34,6 +34,10 @@ class Matcher(Protocol):
         """The tokens that may follow: little-endian bits, ceil(vocab / 32) int32 words. End tokens are
         among them where the output may end."""
 
+    def forced(self) -> Sequence[int]:
+        """Tokens that must follow, each the only one its mask allows; empty where there is a choice,
+        or where the library cannot tell."""
+
     @property
     def may_end(self) -> bool:
         """The output fits as it is."""

@@ -5,16 +5,14 @@ Keeps what was found good, so that an application's schema costs this once. Any 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable
 from threading import Lock
 
 from octavo.core.errors import UserError
 from octavo.core.request import GrammarSpec
+from octavo.grammar.choose import Problem, problem_finder
 
-Problem = Callable[[GrammarSpec], str | None]
 _KEYWORDS = re.compile(r"Unimplemented keys: \[([^\]]*)\]")
 _NAMES = {
     "json": "the JSON schema",
@@ -24,19 +22,12 @@ _NAMES = {
 }
 
 
-def find_problem(spec: GrammarSpec) -> str | None:
-    """By the default backend, which is loaded now."""
-    from octavo.grammar.guidance import problem
-
-    return problem(spec)
-
-
 class Checker:
     """Remembers the last `keep` specs that were fine."""
 
-    def __init__(self, keep: int, problem: Problem = find_problem) -> None:
+    def __init__(self, keep: int, problem: Problem | None = None) -> None:
         self._keep = keep
-        self._problem = problem
+        self._problem = problem or problem_finder("auto")
         self._good: OrderedDict[GrammarSpec, None] = OrderedDict()
         self._lock = Lock()
 
@@ -46,7 +37,7 @@ class Checker:
             if spec in self._good:
                 self._good.move_to_end(spec)
                 return spec
-        if (why := _private(spec) or self._problem(spec)) is not None:
+        if (why := self._problem(spec)) is not None:
             raise refusal(spec, why)
         with self._lock:
             self._good[spec] = None
@@ -58,6 +49,8 @@ class Checker:
 def refusal(spec: GrammarSpec, why: str) -> UserError:
     """What the user is told; unsupported keywords are named."""
     what = _NAMES.get(spec.kind, f"the {spec.kind}")
+    if "coerce_one_of" in why:  # the library's remedy is an option that nobody can set here
+        why = "oneOf whose branches are not told apart by type or const cannot be enforced: use anyOf"
     if (found := _KEYWORDS.search(why)) is None:
         return UserError(
             f"structured_outputs: {what} cannot be used: {why}",
@@ -70,10 +63,3 @@ def refusal(spec: GrammarSpec, why: str) -> UserError:
         hint="leave it out and check the answer yourself",
         field="structured_outputs",
     )
-
-
-def _private(spec: GrammarSpec) -> str | None:
-    """The library's own key in a schema would switch its checks off."""
-    if spec.kind == "json" and "x-guidance" in json.loads(spec.text):
-        return 'Unimplemented keys: ["x-guidance"]'
-    return None

@@ -19,6 +19,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 from octavo.core.errors import UserError
 from octavo.core.request import GrammarSpec
 from octavo.grammar.backend import Vocabulary
+from octavo.grammar.gaps import gap
 from octavo.grammar.tags import TagGrammar, Terms
 
 # The library's limits count its own steps: they bound memory (1 to 2 kB a state) and the time of one
@@ -32,6 +33,8 @@ _LIMITS = llguidance.LLParserLimits(
 )
 # One or two spaces, or a line break and an indent: small models fill their answers with blanks if they may.
 _WHITESPACE = r" {1,2}|\r?\n[ \t]{0,32}"
+# No \u: a name could be spelled with it, and the library would not see that the name has a schema.
+_ESCAPES = '"\\nrtbf'
 
 
 class GuidanceMatcher:
@@ -53,6 +56,10 @@ class GuidanceMatcher:
 
     def fill(self) -> bytes:
         return self._inner.compute_bitmask()[: self._width]  # the library may add a word
+
+    def forced(self) -> Sequence[int]:
+        tokens: list[int] = self._inner.compute_ff_tokens()
+        return tokens
 
     @property
     def may_end(self) -> bool:
@@ -134,6 +141,7 @@ def problem(spec: GrammarSpec) -> str | None:
 def to_native(spec: GrammarSpec, specials: Collection[str] = ()) -> str:
     """The grammar as the library wants it. UserError when it cannot even be read."""
     if spec.kind == "json":
+        _refuse_gaps(json.loads(spec.text))
         return LLMatcher.grammar_from_json_schema(spec.text, overrides=_json_options(spec))
     if spec.kind == "regex":
         return LLMatcher.grammar_from_regex(spec.text)
@@ -157,16 +165,23 @@ def _to_lark(spec: GrammarSpec, specials: Collection[str]) -> str:
 
 
 def _json_options(spec: GrammarSpec) -> Any:
+    common = {"lenient": False, "json_allowed_escapes": _ESCAPES}
     if spec.whitespace == "":
-        return {"lenient": False, "whitespace_flexible": False}
-    return {"lenient": False, "whitespace_pattern": spec.whitespace or _WHITESPACE}
+        return {**common, "whitespace_flexible": False}
+    return {**common, "whitespace_pattern": spec.whitespace or _WHITESPACE}
 
 
 def _inline_schema(schema: Any, spec: GrammarSpec) -> str:
     """A JSON schema as a term of a Lark grammar."""
+    _refuse_gaps(schema)
     if isinstance(schema, dict):
         schema = {**schema, "x-guidance": _json_options(spec)}
     return f"%json {json.dumps(schema, ensure_ascii=False)}"
+
+
+def _refuse_gaps(schema: Any) -> None:
+    if (why := gap(schema)) is not None:
+        raise UserError(why)
 
 
 def _inline_regex(pattern: str) -> str:

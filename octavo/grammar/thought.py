@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from octavo.core.request import GrammarSpec
+import msgspec
+
+from octavo.core.request import GrammarSpec, ThoughtLimit
+from octavo.grammar.budget import ANY
 from octavo.grammar.tags import from_structures
 
 _GAP = {"type": "regex", "pattern": r"[ \t\r\n]{0,8}"}
@@ -34,6 +37,14 @@ def after_thought(spec: GrammarSpec, thought: Thought) -> GrammarSpec:
         whole = {"type": "or", "elements": [inner, whole]}
     text = json.dumps({"type": "structural_tag", "format": whole}, ensure_ascii=False, separators=(",", ":"))
     return GrammarSpec("structural_tag", text, spec.whitespace)
+
+
+def limited(spec: GrammarSpec | None, thought: Thought, tokens: int) -> GrammarSpec:
+    """`spec` (as `after_thought` gives it) with at most so many tokens of reasoning before it."""
+    if spec is not None and spec.kind in ("lark", "ebnf"):
+        return spec  # holds from the first token
+    whole = spec or GrammarSpec(ANY, "")
+    return msgspec.structs.replace(whole, thought=ThoughtLimit(*thought, tokens))
 
 
 def _inner(spec: GrammarSpec) -> Any:

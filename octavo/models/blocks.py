@@ -61,7 +61,11 @@ class DecoderSpec(NamedTuple):
         kv_heads = hf.integer("num_key_value_heads", heads, high=_MANY)
         head_dim = hf.integer("head_dim", None, high=_MANY) or hidden // heads
         if heads % kv_heads:
-            raise ArtefactError(f"{hf.source}: {heads} heads do not divide by {kv_heads} num_key_value_heads")
+            raise ArtefactError(
+                f"{hf.source}: {heads} heads do not divide by {kv_heads} num_key_value_heads",
+                hint="fetch config.json again, or set both with --hf-overrides",
+                field="num_key_value_heads",
+            )
         layers = hf.integer("num_hidden_layers", high=4096)
         bias = hf.flag("attention_bias", False)
         return cls(

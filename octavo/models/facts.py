@@ -25,7 +25,11 @@ def model_facts(hf: HFConfig, index: Mapping[str, TensorInfo]) -> ModelFacts:
     vocab = hf.integer("vocab_size")
     for key in ("eos_token_id", "bos_token_id"):
         if beyond := [token for token in hf.ids(key) if token >= vocab]:
-            raise ArtefactError(f"{hf.source}: {key!r} {beyond[0]} lies outside the vocabulary of {vocab}")
+            raise ArtefactError(
+                f"{hf.source}: {key!r} {beyond[0]} lies outside the vocabulary of {vocab}",
+                hint=f"set it with --hf-overrides to an id from 0 to {vocab - 1}",
+                field=key,
+            )
     return ModelFacts(
         architecture=hf.architecture,
         vocab_size=vocab,

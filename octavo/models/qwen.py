@@ -7,6 +7,8 @@ from octavo.core.hf_config import HFConfig
 from octavo.models.blocks import Decoder, DecoderSpec
 from octavo.models.registry import MODELS
 
+_TYPES = ("full_attention", "sliding_attention")
+
 
 def _windows(hf: HFConfig) -> tuple[int, ...]:
     """One window a layer: `layer_types` where given, else the layers from max_window_layers on."""
@@ -19,12 +21,17 @@ def _windows(hf: HFConfig) -> tuple[int, ...]:
         first = hf.integer("max_window_layers", layers, low=0)
         return tuple(window if i >= first else 0 for i in range(layers))
     if not isinstance(kinds, list) or len(kinds) != layers:
-        raise ArtefactError(f"{hf.source}: 'layer_types' must name {layers} layers")
+        raise ArtefactError(
+            f"{hf.source}: 'layer_types' does not name {layers} layers",
+            hint=f"expected a list of {layers}, each {' or '.join(_TYPES)}",
+            field="layer_types",
+        )
     for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
+        if kind not in _TYPES:
             raise ArtefactError(
                 f"{hf.source}: 'layer_types' holds {kind!r:.40}",
-                hint="expected full_attention or sliding_attention",
+                hint=f"expected {' or '.join(_TYPES)}",
+                field="layer_types",
             )
     return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
 

@@ -44,11 +44,15 @@ def read_rope(hf: HFConfig, head_dim: int, max_position: int) -> RopeSpec:
     """From `rope_parameters` (newer files) or `rope_theta` and `rope_scaling`."""
     params = hf.sub("rope_parameters") if hf.has("rope_parameters") else hf
     scaling = hf.sub("rope_scaling") if hf.has("rope_scaling") else params
-    theta = params.number("rope_theta", hf.number("rope_theta", 10000.0), above=1)
-    part = params.number("partial_rotary_factor", hf.number("partial_rotary_factor", 1.0), above=0)
+    theta = params.number("rope_theta", hf.number("rope_theta", 10000.0, above=1), above=1)
+    part = params.number("partial_rotary_factor", hf.number("partial_rotary_factor", 1.0, above=0), above=0)
     dim = int(head_dim * part)
     if dim % 2 or not 0 < dim <= head_dim:
-        raise ArtefactError(f"{hf.source}: rotary embedding cannot turn {dim} of head_dim {head_dim}")
+        raise ArtefactError(
+            f"{hf.source}: rotary embedding cannot turn {dim} of head_dim {head_dim}",
+            hint="an even number up to head_dim can be: check head_dim and partial_rotary_factor",
+            field="head_dim",
+        )
     kind = scaling.raw("rope_type", scaling.raw("type", "default"))
     if not isinstance(kind, str) or kind not in _KINDS:
         raise Unsupported(
@@ -96,7 +100,11 @@ def _factors(base: Tensor, scaling: HFConfig, facts: _Facts) -> _Made:
     """Explicit divisors, one a frequency (GGUF's rope_freqs.weight)."""
     factors = scaling.raw("factors")
     if not isinstance(factors, list) or len(factors) != len(base) or not all(map(_positive, factors)):
-        raise ArtefactError(f"{scaling.source}: 'factors' must hold {len(base)} positive numbers")
+        raise ArtefactError(
+            f"{scaling.source}: the rope factors are not {len(base)} positive numbers",
+            hint="fetch the file again",
+            field="factors",
+        )
     return base / torch.tensor(factors, dtype=torch.float32), 1.0
 
 

@@ -114,6 +114,7 @@ class Growing:
         "drafts",
         "accepted",
         "masked",
+        "jumped",
         "host_s",
         "forward_s",
         "sample_s",

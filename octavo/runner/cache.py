@@ -104,7 +104,9 @@ class Caches:
         """Carries out page copies in order. Only copies within the device are known here."""
         todo = list(copies)
         if moved := [c for c in todo if c.kind != "cow"]:
-            raise Unsupported(f"this device has nowhere to move pages {moved[0].kind}")
+            raise Unsupported(
+                f"this device has nowhere to move pages {moved[0].kind}", hint="leave KV offload off"
+            )
         while todo:
             now = _independent(todo)
             src = torch.tensor([c.src for c in now], device=self._pool[0].device)

@@ -159,6 +159,7 @@ def _ready(plan: Drawing, decisions: tuple[Decision, ...], seconds: float) -> Re
         dtype=plan.resolved.dtype,
         attention=plan.backend.name,
         budget=plan.resolved.budget,
+        verifies=plan.platform.kind != "cuda",
         decisions=decisions,
         memory=plan.memory.rows,
         load_seconds=seconds,

@@ -12,11 +12,13 @@ from octavo.scheduler.state import RequestState
 
 
 class MaskedRow(NamedTuple):
-    """A row of a masked plan that samples under a grammar."""
+    """A row of a masked plan that samples under a grammar. `path` are its drafts where the host
+    proposed them: tokens that are certain."""
 
     request: str
     slot: int
     drafts: int
+    path: tuple[int, ...] = ()
 
 
 class Flight:
@@ -30,9 +32,11 @@ class Flight:
         "ends",
         "feed",
         "id",
+        "jumped",
         "masked",
         "room",
         "rows",
+        "spare",
         "starved",
         "table",
         "upper",
@@ -42,6 +46,8 @@ class Flight:
         self.id = plan_id
         self.budget = budget  # positions left
         self.room = room  # rows left
+        self.spare = 0  # samples left beyond one for each row
+        self.jumped = 0  # tokens that were certain and skip a step of their own
         self.rows: list[RequestState] = []
         self.upper: list[int] = []  # tokens each row may bring; 0: it does not sample
         self.ends: list[int] = []  # positions each row has after the step
@@ -70,8 +76,11 @@ class Flight:
             )
         )
 
-    def add(self, r: RequestState, todo: int, drafts: int, logits: int, upper: int) -> int:
-        """Grants a row `todo` positions, which may bring `upper` tokens; where it stands after them."""
+    def add(
+        self, r: RequestState, todo: int, drafts: int, logits: int, upper: int, path: tuple[int, ...] = ()
+    ) -> int:
+        """Grants a row `todo` positions, which may bring `upper` tokens; where it stands after them.
+        `path`: the drafts, where the device does not have them."""
         start = r.computed
         self.table.extend((r.slot, start, todo, drafts, logits))
         self.budget -= todo
@@ -82,11 +91,14 @@ class Flight:
         self.ends.append(end)
         r.granted = self.id
         r.flights += 1
+        if path:
+            self.feed.append((r.slot, end - drafts, path))
+            self.jumped += drafts
         if upper:
             r.pending += upper
             r.drafting = True
             if r.request.grammar is not None:
-                self.masked.append(MaskedRow(r.id, r.slot, drafts))
+                self.masked.append(MaskedRow(r.id, r.slot, drafts, path))
         return end
 
     def seal(self, release: tuple[int, ...], last: bytes) -> StepPlan:

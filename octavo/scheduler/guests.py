@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from octavo.core.request import EngineRequest
+
+# The tokens that must follow the output that results have told; empty where there is a choice.
+Ahead = Callable[[EngineRequest], Sequence[int]]
 
 
 class Guest(Protocol):

@@ -33,6 +33,7 @@ class Counters:
     drafts: int = 0
     accepted: int = 0
     masked: int = 0
+    jumped: int = 0
 
     def took(self, stats: StepStats, began: float, now: float) -> None:
         """A result was applied between those times."""

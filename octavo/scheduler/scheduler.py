@@ -27,7 +27,7 @@ from octavo.core.request import Delta, EngineRequest, Finish
 from octavo.scheduler.copies import Copies
 from octavo.scheduler.flight import Flight, MaskedRow
 from octavo.scheduler.groups import CacheGroups
-from octavo.scheduler.guests import Guest
+from octavo.scheduler.guests import Ahead, Guest
 from octavo.scheduler.queue import WaitingQueue
 from octavo.scheduler.report import Counters, Extras
 from octavo.scheduler.state import Limits, RequestState
@@ -41,14 +41,22 @@ class Scheduler:
 
     One thread. `plan` and `apply` alternate as the caller likes, results in the order of plans.
     An aborted or impossible request says so in the next `apply`, or in `news` where nothing is due.
+    `ahead` knows tokens before they are sampled; they go as drafts, which are never refused.
     """
 
     def __init__(
-        self, cache: CachePlan, limits: Limits, *, clock: Clock = time.monotonic, guests: Sequence[Guest] = ()
+        self,
+        cache: CachePlan,
+        limits: Limits,
+        *,
+        clock: Clock = time.monotonic,
+        guests: Sequence[Guest] = (),
+        ahead: Ahead | None = None,
     ) -> None:
         self.limits = limits
         self._clock = clock
         self._guests = tuple(guests)
+        self._ahead = None if _drafts_elsewhere(cache, limits) else ahead
         self._groups = CacheGroups(cache, limits)
         self._cap = limits.chunk_cap or limits.budget
         self._staged = limits.stages > 1
@@ -160,6 +168,7 @@ class Scheduler:
         began = self._clock()
         self._wake()
         flight = Flight(next(self._plan_ids), self.limits.budget, self._room())
+        flight.spare = self.limits.max_rows - len(self._running) - len(self._queue)
         self._continue(flight, self._decode(flight))
         self._admit(flight, began)
         if not flight.rows and (self._flights or not self._copies):
@@ -167,6 +176,7 @@ class Scheduler:
         self._counters.steps += bool(flight.rows)
         self._counters.overlapped += bool(flight.rows and self._flights)
         self._counters.masked += len(flight.masked)
+        self._counters.jumped += flight.jumped
         self._flights.append(flight)
         plan = flight.seal(tuple(self._release), self._table)
         self._release.clear()
@@ -204,11 +214,27 @@ class Scheduler:
             left = r.limit - length
             if left <= 0 or not f.budget or not f.room or (staged and r.pending):
                 continue
+            if self._ahead is not None and r.guided and self._jump(f, r):
+                continue
             drafts = min(most, left - 1, f.budget - 1) if most else 0
             end = start + 1 + drafts
             if end <= r.capacity or self._grow(f, r, end):
                 self._grant(f, r, 1 + drafts, drafts, drafts + 1, drafts + 1)
         return others
+
+    def _jump(self, f: Flight, r: RequestState) -> bool:
+        """Grants a row its next tokens at once where they are certain: those beyond what is in flight."""
+        length = len(r.tokens) + r.pending
+        most = min(r.limit - length - 1, f.budget - 1, f.spare)
+        if most <= 0 or self._ahead is None:
+            return False
+        path = tuple(self._ahead(r.request)[r.pending : r.pending + most])
+        end = length + len(path)
+        if not path or (end > r.capacity and not self._grow_freely(f, r, end)):
+            return False
+        f.spare -= len(path)
+        self._grant(f, r, 1 + len(path), len(path), len(path) + 1, len(path) + 1, path)
+        return True
 
     def _continue(self, f: Flight, rows: list[RequestState]) -> None:
         """Grants chunks to rows in the middle of known tokens, leaving a share for one admission."""
@@ -231,6 +257,12 @@ class Scheduler:
         f.blocks += [(r.slot, *change) for change in news]
         return True
 
+    def _grow_freely(self, f: Flight, r: RequestState, end: int) -> bool:
+        """Pages up to `end` where nobody misses them."""
+        news = self._groups.grow(r, end, self._spare)
+        f.blocks += [(r.slot, *change) for change in news or ()]
+        return news is not None
+
     def _grant_known(self, f: Flight, r: RequestState, todo: int) -> None:
         """Work on tokens the host knows: a chunk, or the last of them with a sample."""
         end = r.computed + todo
@@ -246,8 +278,17 @@ class Scheduler:
         self._counters.prompt_tokens += todo
         self._grant(f, r, todo, 0, logits, samples)
 
-    def _grant(self, f: Flight, r: RequestState, todo: int, drafts: int, logits: int, upper: int) -> None:
-        end = f.add(r, todo, drafts, logits, upper)
+    def _grant(
+        self,
+        f: Flight,
+        r: RequestState,
+        todo: int,
+        drafts: int,
+        logits: int,
+        upper: int,
+        path: tuple[int, ...] = (),
+    ) -> None:
+        end = f.add(r, todo, drafts, logits, upper, path)
         if self._staged:
             self._feed(f, r)
         certain = min(end, len(r.tokens))
@@ -420,6 +461,11 @@ class Scheduler:
         they end, but offer none of them any more."""
         self._groups.forget(self._running)
         return not self._running
+
+
+def _drafts_elsewhere(cache: CachePlan, limits: Limits) -> bool:
+    """Whether drafts are the device's own matter, or impossible: recurrent state has a place for each."""
+    return bool(limits.drafts) or limits.stages > 1 or any(group.kind == "state" for group in cache.groups)
 
 
 def _order(r: RequestState) -> tuple[int, float, int]:

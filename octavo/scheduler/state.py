@@ -12,6 +12,8 @@ from octavo.core.events import Timeline
 from octavo.core.request import EngineRequest, Finish, Sampling
 from octavo.scheduler.hashing import Chain
 
+_PATIENCE = 1 << 33  # more than any two priorities lie apart
+
 
 class Limits(NamedTuple):
     """Sizes the scheduler keeps to."""
@@ -52,6 +54,7 @@ class RequestState:
     limit: int  # most tokens, prompt included
     sampling: Sampling | None  # with max_tokens cut to the limit
     samples: bool  # False: scored or pooled only
+    guided: bool  # samples under a grammar
     order: tuple[int, float, int]  # place in every line: (priority, arrival, sequence)
     queued_at: float
 
@@ -93,6 +96,7 @@ class RequestState:
             if limit - prompt < sampling.max_tokens:
                 sampling = msgspec.structs.replace(sampling, max_tokens=max(0, limit - prompt))
         priority = request.priority if limits.policy == "priority" else 0
+        priority += _PATIENCE if request.patient else 0
         return cls(
             request=request,
             id=request.id,
@@ -101,6 +105,7 @@ class RequestState:
             limit=limit,
             sampling=sampling,
             samples=samples,
+            guided=samples and request.grammar is not None,
             order=(priority, request.arrived, sequence),
             queued_at=now,
             scored=prompt if request.output else 1,

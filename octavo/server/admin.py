@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 import octavo
 from octavo.core.errors import EngineDead, Unsupported
 from octavo.observe.prometheus import CONTENT_TYPE_LATEST
+from octavo.server.body import reply
 from octavo.server.openai.errors import error_response
+from octavo.server.openai.types import LoadReply, ProfileReply, VersionReply
 from octavo.server.service import Service
 
 
@@ -21,25 +23,25 @@ async def health(service: Service, request: Request) -> Response:
 
 
 async def version(service: Service, request: Request) -> Response:
-    return JSONResponse({"version": octavo.__version__})
+    return reply(VersionReply(octavo.__version__))
 
 
 async def load(service: Service, request: Request) -> Response:
     """Rows open at this moment, and how many may be."""
-    return JSONResponse({"server_load": service.gate.open, "capacity": service.gate.most})
+    return reply(LoadReply(service.gate.open, service.gate.most))
 
 
 async def start_profile(service: Service, request: Request) -> Response:
     """Begins a trace of what the device does."""
     await service.client.call("start_profile", folder=_profiler_dir(service))
-    return JSONResponse({"status": "recording"})
+    return reply(ProfileReply("recording"))
 
 
 async def stop_profile(service: Service, request: Request) -> Response:
     """Ends it. The trace's name within --profiler-dir is told, its folder is not."""
     _profiler_dir(service)
     path = await service.client.call("stop_profile")
-    return JSONResponse({"status": "written", "file": PurePath(str(path)).name})
+    return reply(ProfileReply("written", PurePath(str(path)).name))
 
 
 def _profiler_dir(service: Service) -> str:

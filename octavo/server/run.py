@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import gc
 import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import uvicorn
@@ -30,9 +32,12 @@ from octavo.front.speech import Formats
 from octavo.observe.log import configure
 from octavo.observe.ticker import Ticker
 from octavo.server.app import build
+from octavo.server.doors import check_doors
+from octavo.server.keys import without_plain_keys
 from octavo.server.port import listen
-from octavo.server.protocol import BoundedHeads
+from octavo.server.protocol import Bounded, Bounds
 from octavo.server.service import Service
+from octavo.server.tls import tls
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -68,47 +73,71 @@ def run(config: EngineConfig, files: ModelFiles, *, progress: Progress, announce
 async def serve(config: EngineConfig, files: ModelFiles, *, progress: Progress, announce: Announce) -> None:
     """As `run`, on a loop that runs already."""
     started = time.monotonic()
+    check_doors(config.serve)
+    config = dataclasses.replace(config, serve=without_plain_keys(config.serve))
     Formats.of(config.serve, None)  # a wrong name is told before weights are loaded
     stop = Stop()
     with stop.listening(), contextlib.closing(listen(config.serve.host, config.serve.port)) as listener:
-        client = CoreClient(config, files)
-        loading = asyncio.to_thread(load_text, config.model, files)
         try:
-            text, ready = await _unless(stop, _both(loading, client.start(progress)))
-            builder = PromptBuilder.of(config, text, ready)
-            service = Service(config, files, ready, client, Front(client, builder), builder)
-            facts = Serving(
-                url=_url(config, listener),
-                model=service.names[0],
-                ready=ready,
-                queue=service.gate.most,
-                seconds=time.monotonic() - started,
-                chat=text.template is not None,
-            )
-            gc.collect()
-            gc.freeze()  # what was loaded lives as long as the process: no full sweeps over it
-            await answer(service, listener, stop, lambda: announce(facts))
-        except _Stopped:
+            async with opened(config, files, progress, stop) as service:
+                facts = Serving(
+                    url=_url(config, listener),
+                    model=service.names[0],
+                    ready=service.ready,
+                    queue=service.gate.most,
+                    seconds=time.monotonic() - started,
+                    chat=service.builder.template is not None,
+                )
+                await answer(service, listener, stop, lambda: announce(facts), give_up=service.client.close)
+        except Stopped:
             _log.info("stopped while starting")
-        finally:
-            await client.close()
 
 
-async def answer(service: Service, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
-    """Serves requests until `stop` is asked for and they are done."""
+@contextlib.asynccontextmanager
+async def opened(
+    config: EngineConfig, files: ModelFiles, progress: Progress, stop: Stop
+) -> AsyncIterator[Service]:
+    """An engine and what surrounds it, without a socket. Stopped when a signal comes first."""
+    client = CoreClient(config, files)
+    loading = asyncio.to_thread(load_text, config.model, files)
+    try:
+        text, ready = await _unless(stop, _both(loading, client.start(progress)))
+        builder = PromptBuilder.of(config, text, ready)
+        service = Service(config, files, ready, client, Front(client, builder), builder)
+        gc.collect()
+        gc.freeze()  # what was loaded lives as long as the process: no full sweeps over it
+        yield service
+    finally:
+        await client.close()
+
+
+async def answer(
+    service: Service,
+    listener: socket.socket,
+    stop: Stop,
+    announce: Callable[[], None],
+    *,
+    give_up: Callable[[], Awaitable[None]],
+) -> None:
+    """Serves requests until `stop` is asked for and they are done. `give_up` ends the engine for
+    those that are not done in time, so that their streams are told before they are cut."""
     server = _Server(_uvicorn(service.config, build(service)), announce)
-    background = [asyncio.ensure_future(_leave(server, service, stop))]
+    background = [asyncio.ensure_future(_leave(server, service, stop, give_up))]
     if not service.config.observe.disable_log_stats:
         ticker = Ticker(service.meter, lambda: service.client.stats)
         background.append(asyncio.ensure_future(ticker.run(_TICK)))
+    service.batches.start()
     try:
         await server.serve(sockets=[listener])
     finally:
+        await service.batches.close()
         await _cancel(background)
         service.close()
 
 
-async def _leave(server: uvicorn.Server, service: Service, stop: Stop) -> None:
+async def _leave(
+    server: uvicorn.Server, service: Service, stop: Stop, give_up: Callable[[], Awaitable[None]]
+) -> None:
     """After the first signal open requests may end; a second one, or patience, cuts them off."""
     await stop.asked.wait()
     service.traffic.leaving = True
@@ -118,6 +147,10 @@ async def _leave(server: uvicorn.Server, service: Service, stop: Stop) -> None:
     patience = service.config.serve.shutdown_timeout
     await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
     await _cancel(waits)
+    if service.traffic.open and not stop.again.is_set():
+        left = service.traffic.open
+        _log.warning("%d requests were not done after %g s (--shutdown-timeout)", left, patience)
+        await give_up()
     server.force_exit = stop.again.is_set()
     server.should_exit = True
     await stop.again.wait()
@@ -149,7 +182,7 @@ class Stop:
                 loop.remove_signal_handler(name)
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """A signal came before the server was up."""
 
 
@@ -170,9 +203,13 @@ class _Server(uvicorn.Server):
 
 
 def _uvicorn(config: EngineConfig, app: Starlette) -> uvicorn.Config:
+    protocol: Any = functools.partial(Bounded, bounds=Bounds.of(config.serve))
+    context = tls(config.serve)
     return uvicorn.Config(
         app,
-        http=BoundedHeads,
+        http=protocol,
+        ssl_context_factory=None if context is None else lambda config, default: context,
+        timeout_keep_alive=config.serve.keep_alive_timeout,  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -187,16 +224,17 @@ def _url(config: EngineConfig, listener: socket.socket) -> str:
     """An address that works on this machine."""
     host = config.serve.host
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
-    return f"http://{host}:{listener.getsockname()[1]}"
+    scheme = "http" if config.serve.ssl_certfile is None else "https"
+    return f"{scheme}://{host}:{listener.getsockname()[1]}"
 
 
 async def _unless(stop: Stop, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; _Stopped when a signal comes first."""
+    """The result of `work`; Stopped when a signal comes first."""
     task, asked = asyncio.ensure_future(work), asyncio.ensure_future(stop.asked.wait())
     try:
         await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise _Stopped
+            raise Stopped
         return task.result()
     finally:
         await _cancel([task, asked])

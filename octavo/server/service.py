@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import octavo
 from octavo.config.engine import EngineConfig
+from octavo.config.env import octavo_home
 from octavo.core.errors import NotFound, UserError
 from octavo.core.events import CoreStats
 from octavo.core.facts import ModelFiles, Ready
@@ -19,8 +22,16 @@ from octavo.front.service import Front
 from octavo.front.speech import Formats
 from octavo.observe.meter import Meter
 from octavo.observe.prometheus import Exposition
-from octavo.server.gate import Gate
+from octavo.server.doors import audit_log
+from octavo.server.files.store import FileStore
+from octavo.server.gate import Gate, OpenGate
+from octavo.server.keys import KeyRing
 from octavo.server.middleware.drain import Traffic
+from octavo.server.responses.store import Store
+from octavo.server.visit import visit
+
+if TYPE_CHECKING:
+    from octavo.server.batches.batches import Batches
 
 T = TypeVar("T")
 
@@ -36,6 +47,7 @@ class Engine(Protocol):
 
     def health(self) -> str | None: ...
     async def call(self, name: str, **args: Any) -> Any: ...
+    async def close(self) -> None: ...
 
 
 class Service:
@@ -59,9 +71,16 @@ class Service:
         self.formats = Formats.of(config.serve, builder.template, specials)
         self.names = config.model.served_model_name or (files.name,)
         self.root = files.name
+        self.responses = Store(
+            config.serve.response_store_bytes, config.serve.response_store_seconds, time.monotonic
+        )
         self.created = int(time.time())
         self.gate = Gate(config.schedule.max_queue)
         self.traffic = Traffic()
+        self.files = FileStore(_folder(config), config.files)
+        self.batches: Batches  # set by whoever knows the routes, which know services
+        self.ring = KeyRing.of(config.serve)
+        self.audit = audit_log(config.serve)
         self.meter = Meter(ready.max_model_len)
         self.fingerprint = _fingerprint(files, ready)
         self.exposition = Exposition(
@@ -75,14 +94,21 @@ class Service:
 
     def resolve(self, name: str | None) -> str:
         """The name replies carry. UserError or NotFound, listing the valid names."""
-        known = ", ".join(self.names)
+        names = self.visible()
+        known = ", ".join(names) or "none for this key"
         if name is None:
             raise UserError("model is missing", hint=f"valid names: {known}", field="model")
-        if name not in self.names:
+        if name not in names:
             raise NotFound(
                 f"the model {name[:200]!r} does not exist", hint=f"valid names: {known}", field="model"
             )
+        visit().model = name
         return self.names[0]
+
+    def visible(self) -> list[str]:
+        """The names that whoever asks may use."""
+        account = visit().account
+        return [name for name in self.names if account is None or account.may_use(name)]
 
     def now(self) -> int:
         """Seconds of the wall clock, as replies carry them."""
@@ -98,8 +124,23 @@ class Service:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    def aside(self) -> Service:
+        """This service with a queue of its own: what goes through it takes no place from live requests."""
+        other = copy.copy(self)
+        other.gate = OpenGate(self.gate.most)
+        return other
+
     def close(self) -> None:
+        self.responses.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self.audit is not None:
+            self.audit.close()
+
+
+def _folder(config: EngineConfig) -> Path:
+    """A folder for each port, so that two servers on one machine do not meet."""
+    named = config.files.files_dir
+    return Path(named).expanduser() if named else octavo_home() / "files" / str(config.serve.port)
 
 
 def _fingerprint(files: ModelFiles, ready: Ready) -> str:

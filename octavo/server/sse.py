@@ -30,6 +30,11 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
+def named(name: str, data: bytes) -> bytes:
+    """One event whose kind stands on a line of its own as well."""
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+
+
 class EventStream(Response):
     """Sends what `events` yields, and a comment after `heartbeat` seconds of silence.
 
@@ -39,12 +44,18 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncGenerator[bytes, None], *, heartbeat: float, finally_do: Callable[[], None]
+        self,
+        events: AsyncGenerator[bytes, None],
+        *,
+        heartbeat: float,
+        finally_do: Callable[[], None],
+        beat: bytes = BEAT,
     ) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self._events = events
         self._heartbeat = heartbeat
+        self._sign = beat
         self._finally = finally_do
         self._last = 0.0
 
@@ -75,7 +86,7 @@ class EventStream(Response):
             quiet = time.monotonic() - self._last
             if quiet >= self._heartbeat:
                 self._last, quiet = time.monotonic(), 0.0
-                await send({"type": "http.response.body", "body": BEAT, "more_body": True})
+                await send({"type": "http.response.body", "body": self._sign, "more_body": True})
             await asyncio.sleep(self._heartbeat - quiet)
 
 

@@ -59,11 +59,12 @@ async def _ids(service: Service, body: TokenizeRequest) -> tuple[int, ...]:
 
 def _check_model(service: Service, name: str | None) -> None:
     """Here the name may be left out."""
-    if name is not None:
-        service.resolve(name)
+    service.resolve(service.names[0] if name is None else name)
 
 
 def _tokenizer(service: Service) -> Tokenizer:
     if service.builder.tokenizer is None:
-        raise UserError("this server has no tokenizer", hint="start it without --skip-tokenizer-init")
+        raise UserError(
+            "this server has no tokenizer", hint="start it without --skip-tokenizer-init", field="model"
+        )
     return service.builder.tokenizer

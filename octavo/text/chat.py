@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import jinja2.exceptions
 import jinja2.meta
 
 from octavo.core.errors import ArtefactError, EngineError, Unsupported, UserError
@@ -27,6 +28,10 @@ _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_. -]{0,63}")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _LONGEST_ID = 256
 _THOUGHT = ("reasoning", "reasoning_content", "thinking")
+_ANOTHER = "mend it or name another with --chat-template"
+_MESSAGE = '{"role": ..., "content": ...}'
+_PART = 'text, or a list of {"type": "text", "text": ...}'
+_CALL = 'a list of {"type": "function", "function": {"name": ..., "arguments": "{...}"}}'
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _RESERVED = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "unk_token"}
@@ -57,7 +62,7 @@ class ChatTemplate:
     ) -> None:
         self.sources = {"default": sources} if isinstance(sources, str) else dict(sources)
         if not self.sources:
-            raise ArtefactError(f"{origin} is empty", field="chat_template")
+            raise ArtefactError(f"{origin} is empty", hint=_ANOTHER, field="chat_template")
         self._origin = origin
         self._limits = limits
         self._sandbox = Sandbox()
@@ -121,14 +126,16 @@ class ChatTemplate:
 
     def _compile(self, source: str) -> jinja2.Template:
         if len(source) > _LONGEST:
-            raise ArtefactError(f"{self._origin} has more than {_LONGEST} characters", field="chat_template")
+            raise ArtefactError(
+                f"{self._origin} has more than {_LONGEST} characters", hint=_ANOTHER, field="chat_template"
+            )
         try:
             return self._sandbox.from_string(source)
         except (jinja2.TemplateError, RecursionError) as error:
             line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise ArtefactError(
                 f"{self._origin} is not valid Jinja{line}: {_words(error)}",
-                hint="mend it or name another with --chat-template",
+                hint=_ANOTHER,
                 field="chat_template",
             ) from error
 
@@ -152,15 +159,19 @@ class ChatTemplate:
             return self._sandbox.run(template, values, self._limits())
         except EngineError:
             raise
+        except jinja2.exceptions.SecurityError as error:
+            raise UserError(
+                f"the chat template does what none may: {_words(error)}", hint=_ANOTHER, field="chat_template"
+            ) from error
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise UserError(
                 f"the chat template failed on these messages: {_words(error)}",
-                hint="the template may not know this role or kind of content",
+                hint="it may not know this role or kind of content; --chat-template names another",
                 field="messages",
             ) from error
         except (RecursionError, MemoryError) as error:
             raise UserError(
-                f"the chat template failed: {type(error).__name__}", hint="use another --chat-template"
+                f"the chat template failed: {type(error).__name__}", hint=_ANOTHER, field="chat_template"
             ) from error
 
 
@@ -175,7 +186,9 @@ def find_template(given: str | None, tokenizer: Tokenizer | None) -> ChatTemplat
     path = Path(given).expanduser()
     try:
         if path.stat().st_size > 4 * _LONGEST:
-            raise ArtefactError(f"{given} is too large for a template", field="chat_template")
+            raise ArtefactError(
+                f"{given} has more than {_LONGEST} characters", hint=_ANOTHER, field="chat_template"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise UserError(
@@ -200,7 +213,7 @@ def encode(rendered: Rendered, tokenizer: Tokenizer) -> list[int]:
 def clean_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Checked copies in the shape templates expect: content is text."""
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise UserError("messages must be a list of objects", field="messages")
+        raise UserError("messages must be a list of objects", hint=_MESSAGE, field="messages")
     if not messages:
         raise UserError("messages is empty", hint="send at least one message", field="messages")
     if len(messages) > MOST_MESSAGES:
@@ -214,7 +227,7 @@ def clean_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 def _clean(message: Any, where: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
-        raise UserError(f"{where} is not an object", hint='{"role": ..., "content": ...}', field=where)
+        raise UserError(f"{where} is not an object", hint=_MESSAGE, field=where)
     role = message.get("role")
     if not isinstance(role, str) or not _ROLE.fullmatch(role):
         raise UserError(
@@ -222,7 +235,10 @@ def _clean(message: Any, where: str) -> dict[str, Any]:
         )
     name = message.get("name")
     if name is not None and (not isinstance(name, str) or len(name) > 256):
-        raise UserError(f"{where}.name is not text of at most 256 characters", field=f"{where}.name")
+        hint = "shorten it or leave it out"
+        raise UserError(
+            f"{where}.name is not text of at most 256 characters", hint=hint, field=f"{where}.name"
+        )
     row = {key: value for key, value in message.items() if value is not None}
     row["content"] = _content(message.get("content"), f"{where}.content")
     if "tool_calls" in row:
@@ -231,7 +247,8 @@ def _clean(message: Any, where: str) -> dict[str, Any]:
         del row["tool_calls"]  # some templates ask only whether there is such a list
     if not isinstance(row.get("tool_call_id", ""), str) or len(row.get("tool_call_id", "")) > _LONGEST_ID:
         field = f"{where}.tool_call_id"
-        raise UserError(f"{field} is not text of at most {_LONGEST_ID} characters", field=field)
+        hint = "send the id of the call it answers"
+        raise UserError(f"{field} is not text of at most {_LONGEST_ID} characters", hint=hint, field=field)
     return _with_thought(row, where)
 
 
@@ -241,7 +258,8 @@ def _with_thought(row: dict[str, Any], where: str) -> dict[str, Any]:
     if thought is None:
         return row
     if not isinstance(thought, str):
-        raise UserError(f"{where}.reasoning is not text", field=f"{where}.reasoning")
+        hint = "send text or leave it out"
+        raise UserError(f"{where}.reasoning is not text", hint=hint, field=f"{where}.reasoning")
     return {**row, **dict.fromkeys(_THOUGHT, thought)}
 
 
@@ -252,7 +270,7 @@ def _content(content: Any, where: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, Sequence) or isinstance(content, bytes):
-        raise UserError(f"{where} is neither text nor a list of parts", field=where)
+        raise UserError(f"{where} is neither text nor a list of parts", hint=_PART, field=where)
     return "\n".join(_part(part, f"{where}[{at}]") for at, part in enumerate(content))
 
 
@@ -260,7 +278,7 @@ def _part(part: Any, where: str) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, Mapping):
-        raise UserError(f"{where} is not an object", hint='{"type": "text", "text": ...}', field=where)
+        raise UserError(f"{where} is not an object", hint=_PART, field=where)
     kind = part.get("type", "text" if "text" in part else None)
     if kind not in _TEXT_PARTS:
         raise Unsupported(
@@ -270,14 +288,14 @@ def _part(part: Any, where: str) -> str:
         )
     text = part.get("refusal" if kind == "refusal" else "text")
     if not isinstance(text, str):
-        raise UserError(f"{where}.text is not text", field=where)
+        raise UserError(f"{where}.text is not text", hint=_PART, field=where)
     return text
 
 
 def _tool_calls(calls: Any, where: str) -> list[dict[str, Any]]:
     """Arguments as objects: templates print them with tojson."""
     if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
-        raise UserError(f"{where} is not a list", field=where)
+        raise UserError(f"{where} is not a list", hint=_CALL, field=where)
     if len(calls) > MOST_CALLS:
         hint = "leave the oldest out"
         raise UserError(f"{where} has {len(calls)} calls, the limit is {MOST_CALLS}", hint=hint, field=where)
@@ -287,17 +305,19 @@ def _tool_calls(calls: Any, where: str) -> list[dict[str, Any]]:
 def _tool_call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise UserError(f"{where} has no function with a name", field=where)
+        raise UserError(f"{where} has no function with a name", hint=_CALL, field=where)
     arguments = function.get("arguments") or "{}"
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError) as error:
             raise UserError(
-                f"{where}.function.arguments is not JSON", field=f"{where}.function.arguments"
+                f"{where}.function.arguments is not JSON", hint=_CALL, field=f"{where}.function.arguments"
             ) from error
     if not isinstance(arguments, Mapping):
-        raise UserError(f"{where}.function.arguments is not an object", field=f"{where}.function.arguments")
+        raise UserError(
+            f"{where}.function.arguments is not an object", hint=_CALL, field=f"{where}.function.arguments"
+        )
     return {**call, "function": {**function, "arguments": arguments}}
 
 
@@ -313,7 +333,9 @@ def _special_names(tokenizer: Tokenizer) -> dict[str, str]:
 def _mark_end(rows: list[dict[str, Any]], end: str) -> None:
     if not rows[-1]["content"]:
         raise UserError(
-            "continue_final_message needs a last message with text", field="continue_final_message"
+            "continue_final_message needs a last message with text",
+            hint="add text to it, or set continue_final_message to false",
+            field="continue_final_message",
         )
     rows[-1]["content"] += end
 

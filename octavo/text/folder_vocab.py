@@ -20,6 +20,7 @@ from octavo.text.vocabulary import Vocabulary
 _LIMIT = 256 << 20  # bytes of a tokenizer.json; the largest published ones have 35 MB
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 _SMALL = 8 << 20  # bytes of the files beside it
+_REMEDY = "fetch the file again"
 
 
 def read_folder(folder: Path) -> Vocabulary:
@@ -50,12 +51,12 @@ def read_folder(folder: Path) -> Vocabulary:
 
 def _from_json(path: Path) -> tokenizers.Tokenizer:
     if path.stat().st_size > _LIMIT:
-        raise ArtefactError(f"{path} is larger than {_LIMIT >> 20} MiB", field="tokenizer")
+        raise ArtefactError(f"{path} is larger than {_LIMIT >> 20} MiB", hint=_REMEDY, field="tokenizer")
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ArtefactError(
-            f"{path} is not a tokenizer: {str(error)[:200]}", hint="fetch the file again", field="tokenizer"
+            f"{path} is not a tokenizer: {str(error)[:200]}", hint=_REMEDY, field="tokenizer"
         ) from error
 
 
@@ -76,7 +77,9 @@ def _add_named(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None
 
 def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
     if not folder.is_dir():
-        raise ArtefactError(f"{folder} is not a folder", field="tokenizer")
+        raise ArtefactError(
+            f"{folder} is not a folder", hint="--tokenizer names a folder or a .gguf file", field="tokenizer"
+        )
     try:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
@@ -97,7 +100,9 @@ def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
             field="tokenizer",
         ) from error
     if not isinstance(backend, tokenizers.Tokenizer):
-        raise Unsupported(f"{folder} has a tokenizer without a fast version", field="tokenizer")
+        raise Unsupported(
+            f"{folder} has a tokenizer without a fast version", hint="add tokenizer.json", field="tokenizer"
+        )
     return backend
 
 
@@ -107,14 +112,16 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         if path.stat().st_size > _SMALL:
-            raise ArtefactError(f"{path} is larger than {_SMALL >> 20} MiB", field="tokenizer")
+            raise ArtefactError(f"{path} is larger than {_SMALL >> 20} MiB", hint=_REMEDY, field="tokenizer")
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(
-            f"{path} is not readable JSON: {error}", hint="fetch the file again", field="tokenizer"
+            f"{path} is not readable JSON: {error}", hint=_REMEDY, field="tokenizer"
         ) from error
     if not isinstance(data, dict):
-        raise ArtefactError(f"{path} holds {type(data).__name__}, not an object", field="tokenizer")
+        raise ArtefactError(
+            f"{path} holds {type(data).__name__}, not an object", hint=_REMEDY, field="tokenizer"
+        )
     return data
 
 
@@ -127,21 +134,39 @@ def _content(token: Any) -> str | None:
 
 def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """chat_template.jinja and its named siblings win over tokenizer_config.json."""
-    found: dict[str, str] = {}
     value = config.get("chat_template") or _json(folder / "chat_template.json").get("chat_template")
-    if isinstance(value, str):
-        found["default"] = value
-    elif isinstance(value, list):
-        found = {
-            row["name"]: row["template"]
-            for row in value
-            if isinstance(row, Mapping)
-            and isinstance(row.get("name"), str)
-            and isinstance(row.get("template"), str)
-        }
+    found = _stated(value, folder)
     files = {"default": folder / "chat_template.jinja"}
     files.update({path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")})
     for name, path in files.items():
-        if path.is_file() and path.stat().st_size <= _SMALL:
-            found[name] = path.read_text(encoding="utf-8")
+        if path.is_file():
+            found[name] = _template(path)
     return found
+
+
+def _stated(value: Any, folder: Path) -> dict[str, str]:
+    """One template, or a list of {"name", "template"}."""
+    if not value:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    rows = value if isinstance(value, list) and all(isinstance(row, Mapping) for row in value) else [{}]
+    found = {row.get("name"): row.get("template") for row in rows}
+    if not all(isinstance(part, str) for pair in found.items() for part in pair):
+        raise ArtefactError(
+            f"{folder}: chat_template is neither text nor a list of named texts",
+            hint=_REMEDY,
+            field="chat_template",
+        )
+    return found
+
+
+def _template(path: Path) -> str:
+    try:
+        if path.stat().st_size > _SMALL:
+            raise ArtefactError(
+                f"{path} is larger than {_SMALL >> 20} MiB", hint=_REMEDY, field="chat_template"
+            )
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ArtefactError(f"{path} cannot be read: {error}", hint=_REMEDY, field="chat_template") from error

@@ -37,7 +37,9 @@ class SpecialStrings:
         self.tokens = {token.content: token for token in tokens if token.content}
         longest_first = sorted(self.tokens, key=len, reverse=True)
         # "$^" never matches: a vocabulary without special strings
-        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or "$^")
+        self.pattern = re.compile(
+            "|".join(map(re.escape, longest_first)) or "(?!)"
+        )  # nothing, not even nothing, matches that
         self.prefixes = {text[:cut] for text in self.tokens for cut in range(1, len(text))}
         self.suffixes = {text[cut:] for text in self.tokens for cut in range(1, len(text))}
         self.longest = max(map(len, self.tokens), default=0)
@@ -61,7 +63,9 @@ class Guard:
         if isinstance(value, str):
             return self.text(value)
         if depth > _DEEPEST:
-            raise UserError(f"messages are nested deeper than {_DEEPEST} levels", hint="flatten them")
+            raise UserError(
+                f"messages are nested deeper than {_DEEPEST} levels", hint="flatten them", field="messages"
+            )
         if isinstance(value, Mapping):
             return {self._inner(str(key)): self._item(key, item, depth + 1) for key, item in value.items()}
         if isinstance(value, Sequence):

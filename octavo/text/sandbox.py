@@ -10,7 +10,7 @@ import datetime
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import BuiltinMethodType
 from typing import Any
 
@@ -25,6 +25,10 @@ from octavo.core.errors import UserError
 MOST_SECONDS = 5.0
 MOST_CHARACTERS = 32 << 20  # of a rendered prompt, or of anything built on the way
 _WIDE = re.compile(r"\d{5,}|\*")  # a width in a % format
+_WRITING = frozenset(
+    "capitalize center e escape forceescape format indent lower pprint replace safe string striptags title "
+    "tojson trim truncate upper urlencode urlize wordcount wordwrap xmlattr".split()
+)  # filters that write out what they are given, lists too
 _LIMITS = "_limits"  # users cannot set names that begin with "_"
 
 
@@ -42,14 +46,17 @@ class Limits:
     def tick(self) -> None:
         if self._clock() > self._end:
             raise TooMuch(
-                f"the chat template ran longer than {MOST_SECONDS:.0f} s", hint="use another --chat-template"
+                f"the chat template ran longer than {MOST_SECONDS:.0f} s",
+                hint="mend it or name another with --chat-template",
+                field="chat_template",
             )
 
     def size(self, characters: int) -> None:
         if characters > MOST_CHARACTERS:
             raise TooMuch(
                 f"the chat template built more than {MOST_CHARACTERS >> 20} Mi characters",
-                hint="shorten the messages",
+                hint="shorten the messages, or name another with --chat-template",
+                field="messages",
             )
 
 
@@ -79,6 +86,8 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters["_joined"] = _joined
         self.filters["_bounded"] = _bounded
         self.filters["join"] = _join
+        self.filters["_shown"] = _shown
+        self.finalize = _shown
         self.filters["replace"] = _replace
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
@@ -91,6 +100,8 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             joint.nodes = [_filtered(nodes.List(list(joint.nodes)), "_joined")]
         for used in list(tree.find_all(nodes.Filter)):
             used.args = [_filtered(arg, "_bounded") for arg in used.args]
+            if used.name in _WRITING and used.node is not None:
+                used.node = _filtered(used.node, "_shown")
         return tree
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -131,10 +142,10 @@ def _counted(context: Context, values: Iterable[Any]) -> Iterator[Any]:
 
 @jinja2.pass_context
 def _joined(context: Context, values: list[Any]) -> str:
-    parts = [str(value) for value in values]
     limits = context.get(_LIMITS)
     if limits is not None:
-        limits.size(sum(map(len, parts)))
+        limits.size(_weight(values))
+    parts = [str(value) for value in values]
     return "".join(parts)
 
 
@@ -143,7 +154,7 @@ def _product_size(operator: str, left: Any, right: Any) -> int:
     if operator == "+":
         return _length(left) + _length(right)
     if operator == "*":
-        return max(_length(left), 1) * _factor(right) if _length(left) else _length(right) * _factor(left)
+        return max(_weight(left), 1) * _factor(right) if _length(left) else _weight(right) * _factor(left)
     if operator == "**":
         return _factor(right) * max(_factor(left).bit_length(), 1)
     return MOST_CHARACTERS + 1 if isinstance(left, str) and _WIDE.search(left) else 0
@@ -151,6 +162,29 @@ def _product_size(operator: str, left: Any, right: Any) -> int:
 
 def _length(value: Any) -> int:
     return len(value) if isinstance(value, str | list | tuple) else 0
+
+
+def _weight(value: Any) -> int:
+    """Characters that `value` has when it is written out, about; stops counting above the limit. One
+    text may stand in a list a million times, and lists in lists: small until somebody writes them out."""
+    total, left = 0, [value]
+    while left and total <= MOST_CHARACTERS:
+        one = left.pop()
+        if isinstance(one, Mapping):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
+        total += _length(one) + 1
+    return total
+
+
+@jinja2.pass_context
+def _shown(context: Context, value: Any) -> Any:
+    """Stands before everything that is written into the prompt."""
+    limits = context.get(_LIMITS)
+    if limits is not None and isinstance(value, list | tuple | Mapping):
+        limits.size(_weight(value))
+    return value
 
 
 def _factor(value: Any) -> int:
@@ -173,7 +207,7 @@ def _replaced_size(text: str, old: Any, new: Any) -> int:
 
 
 def _joined_size(separator: str, values: Iterable[Any]) -> int:
-    return sum(len(separator) + _length(value) for value in values)
+    return sum(len(separator) + _weight(value) for value in values)
 
 
 @jinja2.pass_context
@@ -213,12 +247,20 @@ def _tojson(
 ) -> str:
     """Plain JSON: Jinja's own escapes <, > and & for HTML."""
     return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
     )
 
 
 def _raise_exception(message: Any) -> None:
-    raise UserError(f"the chat template refuses these messages: {str(message)[:300]}", field="messages")
+    raise UserError(
+        f"the chat template refuses these messages: {str(message)[:300]}",
+        hint="change them as it says, or name another with --chat-template",
+        field="messages",
+    )
 
 
 def _strftime_now(form: str) -> str:

@@ -52,6 +52,7 @@ class Case:
     aborts: list[tuple[int, str]]
     lazy: bool
     kill_at: int  # turn at which the core dies once; -1: never
+    jumps: bool = True  # tokens that are certain are not sampled one by one
 
 
 def make_case(seed: int) -> Case:
@@ -79,7 +80,7 @@ def make_case(seed: int) -> Case:
     arrivals = _requests(rng, shape)
     aborts = [(at + rng.randint(0, 25), r.id) for at, r in arrivals if rng.random() < 0.08]
     kill_at = rng.randint(1, 30) if rng.random() < 0.08 else -1
-    return Case(seed, limits, shape, arrivals, aborts, rng.random() < 0.5, kill_at)
+    return Case(seed, limits, shape, arrivals, aborts, rng.random() < 0.5, kill_at, rng.random() < 0.8)
 
 
 def _groups(rng: random.Random) -> tuple[CacheGroup, ...]:
@@ -132,6 +133,7 @@ def _request(rng: random.Random, name: str, prompt: tuple[int, ...]) -> EngineRe
         "priority": rng.randint(0, 2),
         "salt": rng.choice(("", "", "", "tenant")),
     }
+    base["patient"] = base["seed"] % 4 == 0
     if rng.random() < 0.05:
         return EngineRequest(pooling=Pooling(), **base)
     sampling = Sampling(
@@ -143,7 +145,7 @@ def _request(rng: random.Random, name: str, prompt: tuple[int, ...]) -> EngineRe
         presence_penalty=rng.choice((0.0, 0.5)),
         prompt_logprobs=1 if rng.random() < 0.12 else None,
     )
-    grammar = GrammarSpec("fake", str(rng.randint(0, 2))) if rng.random() < 0.2 else None
+    grammar = GrammarSpec("fake", str(rng.randint(0, 3))) if rng.random() < 0.2 else None
     return EngineRequest(sampling=sampling, grammar=grammar, **base)
 
 
@@ -162,6 +164,7 @@ def _child(rng: random.Random, first: EngineRequest, index: int) -> EngineReques
         pooling=first.pooling,
         grammar=first.grammar,
         priority=first.priority,
+        patient=first.patient,
         salt=first.salt,
     )
 
@@ -188,9 +191,11 @@ class Run:
     def _start(self) -> None:
         case = self.case
         self.runner = FakeRunner(case.shape, case.seed)
-        self.scheduler = self.make(case.shape.cache, case.limits, clock=self._now)
-        self.checked = Checked(self.scheduler, self.requests)
         self.masks = FakeMasks()
+        self.scheduler = self.make(
+            case.shape.cache, case.limits, clock=self._now, ahead=self.masks.ahead if case.jumps else None
+        )
+        self.checked = Checked(self.scheduler, self.requests)
         self.executor = self._executor()
         self.loop = self.make_loop(
             self.checked, self.executor, case.limits.depth, self.masks, case.shape.parents
@@ -279,6 +284,7 @@ class Run:
         stats = self.scheduler.stats()
         for name in ("preemptions", "prefix_hits", "copies", "forks", "overlapped", "steps"):
             self.counts[name] += getattr(stats, name)
+        self.counts["jumped"] += stats.jumped
         self.counts["drafts"] += stats.drafts
         self.counts["several"] += self.runner.several
         self.counts["accepted"] += self.runner.accepted

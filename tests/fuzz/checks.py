@@ -64,6 +64,8 @@ class Checked:
         assert not (set(plan.release) - admitted) & set(slots), "released and at work"
         assert sum(w.count for w in work) <= limits.budget, "over budget"
         assert len(work) <= limits.max_rows
+        if not limits.drafts:
+            assert sum(w.drafts + 1 for w in work if w.logits) <= limits.max_rows, "more samples than rows"
         for w in work:
             self._check_row(w)
         for a in plan.admit:
@@ -79,7 +81,9 @@ class Checked:
         most = request.sampling.max_tokens if request.sampling is not None else 0
         end = min(len(request.tokens) + most, self._limits.max_model_len)
         assert w.count >= 1 and 0 <= w.logits <= w.count and w.drafts < w.count
-        assert w.drafts <= self._limits.drafts
+        assert w.drafts <= (
+            self._limits.drafts or (self._limits.max_rows if request.grammar is not None else 0)
+        )
         assert w.start + w.count <= max(end, 1), "beyond the end"
         cap = self._limits.chunk_cap
         assert not cap or w.drafts or w.count <= cap, "over the chunk cap"

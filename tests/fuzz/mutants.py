@@ -285,4 +285,41 @@ MUTANTS = (
         "f, r, 1 + drafts, drafts, drafts + 1, drafts + 1)",
         "f, r, 1 + drafts, drafts, max(1, drafts), drafts + 1)",
     ),
+    # tokens that are certain
+    _in(
+        "scheduler",
+        "certain tokens in flight are drafted again",
+        "self._ahead(r.request)[r.pending : r.pending + most]",
+        "self._ahead(r.request)[:most]",
+    ),
+    _in(
+        "scheduler",
+        "certain tokens run beyond the end",
+        "most = min(r.limit - length - 1, f.budget - 1, f.spare)",
+        "most = min(f.budget - 1, f.spare)",
+    ),
+    _in(
+        "scheduler",
+        "certain tokens take more samples than there are",
+        "most = min(r.limit - length - 1, f.budget - 1, f.spare)",
+        "most = min(r.limit - length - 1, f.budget - 1)",
+    ),
+    _in(
+        "scheduler",
+        "waiting rows are forgotten when samples are shared out",
+        "self.limits.max_rows - len(self._running) - len(self._queue)",
+        "self.limits.max_rows - len(self._running)",
+    ),
+    _in(
+        "flight",
+        "certain tokens are fed at the wrong place",
+        "self.feed.append((r.slot, end - drafts, path))",
+        "self.feed.append((r.slot, end, path))",
+    ),
+    Mutant(
+        "the mask behind certain tokens is that before them",
+        LOOP,
+        "yield masks.fill(row.request, row.path)",
+        "yield masks.fill(row.request, ())",
+    ),
 )

@@ -13,6 +13,7 @@ FEATURES = (
     "copies",
     "drafts",
     "forks",
+    "jumped",
     "kills",
     "masked",
     "overlapped",

@@ -118,3 +118,20 @@ async def stream(app: ASGIApp, path: str, body: Any, **more: Any) -> list[Any]:
     events = [event async for event in call.events()]
     await call.ended()
     return events
+
+
+async def told(app: ASGIApp, path: str, body: Any, **more: Any) -> list[dict[str, Any]]:
+    """All named events of a streamed answer; each says its name twice."""
+    return await heard(Call(app, "POST", path, {**body, "stream": True}, **more))
+
+
+async def heard(call: Call) -> list[dict[str, Any]]:
+    assert await call.started() == 200, b"".join([part async for part in call.parts()])
+    events = []
+    for block in b"".join([part async for part in call.parts()]).decode().split("\n\n")[:-1]:
+        if not block.startswith(":"):
+            name, data = block.removeprefix("event: ").split("\ndata: ")
+            events.append(json.loads(data))
+            assert events[-1]["type"] == name
+    await call.ended()
+    return events

@@ -21,6 +21,7 @@ def open_house() -> Iterator[Callable[..., House]]:
     yield make
     for house in houses:
         house.service.close()
+        house.service.files.close()
 
 
 @pytest.fixture

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -33,8 +37,8 @@ TEMPLATE = (
 MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("Ġ", "w"), ("t", "he")]
 
 
-def make_tokenizer() -> Tokenizer:
-    """Bytes, six merges and two special tokens."""
+def make_tokenizer(*specials: str) -> Tokenizer:
+    """Bytes, six merges, two special tokens, and these."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: n for n, token in enumerate([*letters, *("".join(pair) for pair in MERGES)])}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=MERGES))
@@ -43,6 +47,7 @@ def make_tokenizer() -> Tokenizer:
     backend.add_special_tokens(
         [AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)]
     )
+    backend.add_special_tokens([AddedToken(one, special=True) for one in specials])
     end = backend.token_to_id("<|im_end|>")
     return Tokenizer(Vocabulary(backend=backend, source="tiny", eos=(end,), templates={"default": TEMPLATE}))
 
@@ -169,9 +174,14 @@ class House:
         config: EngineConfig | None = None,
         template: bool | str = True,
         context: int = CONTEXT,
+        specials: tuple[str, ...] = (),
     ) -> None:
         config = config or EngineConfig()
-        tokenizer = make_tokenizer()
+        if config.files.files_dir is None:  # made only when a test keeps files
+            folder = Path(tempfile.gettempdir()) / f"octavo-house-{uuid.uuid4().hex}"
+            files = dataclasses.replace(config.files, files_dir=str(folder))
+            config = dataclasses.replace(config, files=files)
+        tokenizer = make_tokenizer(*specials)
         self.tokenizer = tokenizer
         self.engine = FakeEngine(tokenizer, say)
         ready = Ready(

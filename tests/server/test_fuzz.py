@@ -10,7 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from octavo.config.engine import EngineConfig
+from octavo.config.files import FilesConfig
+from octavo.server.anthropic.types import CountRequest, MessageRequest
 from octavo.server.openai.types import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from octavo.server.responses.types import ResponseRequest
 from tests.server.asgi import Reply, ask
 from tests.server.fake_engine import MODEL, House
 
@@ -18,6 +22,9 @@ HI = [{"role": "user", "content": "hello"}]
 ROUTES = {
     "/v1/chat/completions": (ChatRequest, {"model": MODEL, "messages": HI, "max_tokens": 4}),
     "/v1/completions": (CompletionRequest, {"model": MODEL, "prompt": "hello", "max_tokens": 4}),
+    "/v1/responses": (ResponseRequest, {"model": MODEL, "input": "hello", "max_output_tokens": 4}),
+    "/v1/messages": (MessageRequest, {"model": MODEL, "messages": HI, "max_tokens": 4}),
+    "/v1/messages/count_tokens": (CountRequest, {"model": MODEL, "messages": HI}),
     "/tokenize": (TokenizeRequest, {"prompt": "hello"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [1]}),
 }
@@ -32,7 +39,7 @@ VALUES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.dictionaries(
-            st.one_of(st.text(max_size=5), st.sampled_from(["role", "content", "type", "0"])),
+            st.one_of(st.text(max_size=5), st.sampled_from(["role", "content", "type", "name", "0"])),
             inner,
             max_size=3,
         ),
@@ -48,6 +55,8 @@ def sent() -> Iterator[Callable[[str, bytes], Reply]]:
 
     def send(path: str, raw: bytes) -> Reply:
         reply = loop.run_until_complete(ask(house.app, "POST", path, raw=raw))
+        while house.service.traffic.open:  # a response in the background
+            loop.run_until_complete(asyncio.sleep(0))
         assert house.service.gate.open == 0 and not house.engine.open
         return reply
 
@@ -66,7 +75,9 @@ def test_odd_values_are_never_our_fault(sent, path, data):
     raw = json.dumps({**good, **odd}).encode()  # NaN and lone surrogates included
     reply = sent(path, raw)
     assert reply.status in (200, 400, 404), (raw, reply.content)
-    if reply.status != 200:
+    if reply.status != 200 and path.startswith("/v1/messages"):
+        assert reply.json()["type"] == "error" and ": " in reply.error["message"]
+    elif reply.status != 200:
         error = reply.error
         assert error["message"] and error["code"] == reply.status and error["param"]
 
@@ -76,3 +87,39 @@ def test_odd_values_are_never_our_fault(sent, path, data):
 @given(raw=st.binary(max_size=200))
 def test_odd_bytes_are_never_our_fault(sent, path, raw):
     assert sent(path, raw).status == 400
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_odd_uploads_are_never_our_fault(uploaded, data):
+    """Forms cut, spliced and spoilt anywhere."""
+    raw = b'--edge\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    raw += b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--edge--\r\n'
+    for _ in range(data.draw(st.integers(0, 3))):
+        at, upto = (data.draw(st.integers(0, len(raw))) for _ in range(2))
+        raw = raw[:at] + data.draw(st.binary(max_size=8)) + raw[max(at, upto) :]
+    edge = data.draw(st.sampled_from(["edge", "", "x" * 80, "ed\rge", "\xff"]))
+    reply = uploaded(raw, f"multipart/form-data; boundary={edge}")
+    assert reply.status in (200, 400, 413), (raw, reply.content)
+    if reply.status != 200:
+        assert reply.error["message"] and reply.error["param"]
+
+
+@pytest.fixture(scope="module")
+def uploaded(tmp_path_factory) -> Iterator[Callable[[bytes, str], Reply]]:
+    folder = str(tmp_path_factory.mktemp("fuzz") / "files")
+    loop, house = asyncio.new_event_loop(), House(config=EngineConfig(files=FilesConfig(files_dir=folder)))
+
+    def send(raw: bytes, kind: str) -> Reply:
+        reply = loop.run_until_complete(
+            ask(house.app, "POST", "/v1/files", raw=raw, headers={"content-type": kind})
+        )
+        files = house.service.files
+        assert not +files.uploads and not list((files.path / "partial").glob("*"))
+        return reply
+
+    yield send
+    house.service.close()
+    house.service.files.close()
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()

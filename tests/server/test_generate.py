@@ -295,3 +295,35 @@ async def test_models(house):
     (card,) = (await ask(house.app, "GET", "/v1/models")).json()["data"]
     assert card["id"] == MODEL and card["max_model_len"] == CONTEXT
     assert (await ask(house.app, "GET", f"/v1/models/{MODEL}")).json() == card
+
+
+FILLING = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<file_sep>")
+
+
+async def test_what_stands_between_two_texts(open_house):
+    house = open_house(specials=FILLING)
+    asked = text(prompt=["he", "the"], suffix="llo", max_tokens=4)
+    whole = (await ask(house.app, "POST", TEXT, asked)).json()
+    prompts = [house.tokenizer.decode(one.tokens, skip_special=False) for one in house.engine.submitted]
+    assert prompts == [f"<fim_prefix>{one}<fim_suffix>llo<fim_middle>" for one in ("he", "the")]
+    end = house.tokenizer.token_id("<file_sep>")
+    assert all(one.sampling.stop_token_ids == (end,) for one in house.engine.submitted)
+    said = ["", ""]
+    for event in (await stream(house.app, TEXT, asked))[:-1]:
+        for choice in event["choices"]:
+            said[choice["index"]] += choice["text"]
+    assert said == [choice["text"] for choice in whole["choices"]]
+    refused = await ask(house.app, "POST", TEXT, text(prompt=[1, 2], suffix="x"))
+    assert refused.status == 400 and refused.error["param"] == "prompt"
+
+
+async def test_invocations_go_where_their_body_shows(house):
+    for path, body in ((CHAT, chat()), (TEXT, text())):
+        direct, there = [(await ask(house.app, "POST", one, body)).json() for one in (path, "/invocations")]
+        assert there["object"] == direct["object"] and there["usage"] == direct["usage"]
+        events = await stream(house.app, "/invocations", body)
+        assert events[0]["object"].startswith(direct["object"]) and events[-1] == "[DONE]"
+    for body, says in (({}, "neither"), ({**chat(), "prompt": "x"}, "both"), ({"prompt": None}, "neither")):
+        refused = await ask(house.app, "POST", "/invocations", body)
+        assert refused.status == 400 and says in refused.error["message"]
+    assert (await ask(house.app, "POST", "/invocations", {"prompt": "x"})).error["param"] == "model"

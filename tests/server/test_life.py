@@ -54,6 +54,16 @@ async def test_a_client_that_leaves_before_the_first_byte(house):
     assert house.service.gate.open == 0
 
 
+async def test_a_client_that_leaves_within_its_body_is_no_fault_of_ours(house, caplog):
+    call = Call(house.app, "POST", TEXT, raw=b"")
+    call._inbox.get_nowait()
+    call._inbox.put_nowait({"type": "http.request", "body": b'{"model":', "more_body": True})
+    call.leave()
+    assert await call.started() == 499  # for the log alone
+    await call.ended()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_long_waits_send_comments(open_house):
     house = open_house(config=EngineConfig(serve=ServeConfig(heartbeat=0.1)))
     house.engine.hold = 0
@@ -106,6 +116,22 @@ async def test_a_body_that_is_too_large_is_refused_while_it_comes(open_house):
     for reply in (announced, hidden, odd):
         assert reply.status == 413 and "2048" in reply.error["message"]
         assert "--max-body-bytes" in reply.error["message"]
+
+
+async def test_large_bodies_are_counted_together(open_house):
+    house = open_house(config=EngineConfig(serve=ServeConfig(max_body_bytes=2048, max_bodies_bytes=4096)))
+    house.engine.hold = 1
+    large = {**ONE, "user": "x" * 1500, "stream": True}
+    calls = [Call(house.app, "POST", TEXT, large) for _ in range(2)]
+    for call in calls:
+        await call.started()
+    refused = await ask(house.app, "POST", TEXT, {**ONE, "user": "x" * 1500})
+    assert refused.status == 503 and "large" in refused.error["message"] and refused.headers["retry-after"]
+    for call in calls:
+        call.leave()
+        await call.ended()
+    house.engine.go.set()
+    assert (await ask(house.app, "POST", TEXT, {**ONE, "user": "x" * 1500})).status == 200
 
 
 async def test_an_engine_that_dies_in_a_stream_is_told_in_the_stream(house):

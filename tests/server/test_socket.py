@@ -10,16 +10,11 @@ import socket
 import pytest
 
 from octavo.config.engine import EngineConfig
-from octavo.config.observe import ObserveConfig
 from octavo.config.serve import ServeConfig
 from octavo.core.errors import UserError
 from octavo.server.port import holder, listen
-from octavo.server.run import Stop, answer
-from tests.server.fake_engine import MODEL, House
-
-QUIET = EngineConfig(
-    serve=ServeConfig(shutdown_timeout=20.0), observe=ObserveConfig(disable_uvicorn_access_log=True)
-)
+from tests.server.fake_engine import MODEL
+from tests.server.running import QUIET, Running
 
 
 def test_a_taken_port_names_who_has_it():
@@ -39,32 +34,10 @@ def test_a_host_that_cannot_be(host):
     assert isinstance(caught.value, UserError) and caught.value.field == "host" and caught.value.hint
 
 
-class Running:
-    """A server on a real socket in this loop."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.stop = Stop()
-        self.listener = listen("127.0.0.1", 0)
-        self.port = self.listener.getsockname()[1]
-        self.ready = asyncio.Event()
-        self.task = asyncio.ensure_future(answer(house.service, self.listener, self.stop, self.ready.set))
-
-    async def send(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(data)
-        return reader, writer
-
-
 @pytest.fixture
 async def running(open_house):
-    one = Running(open_house(config=QUIET))
-    await one.ready.wait()
-    yield one
-    one.stop.asked.set()
-    one.stop.again.set()
-    await one.task
-    one.listener.close()
+    async with Running(open_house(config=QUIET)) as one:
+        yield one
 
 
 def post(stream: bool) -> bytes:
@@ -152,12 +125,14 @@ async def test_patience_has_an_end(open_house):
     one = Running(open_house(config=config))
     await one.ready.wait()
     one.house.engine.hold = 3
-    _, writer = await one.send(post(True))
+    reader, writer = await one.send(post(True))
     while not one.house.engine.open:
         await asyncio.sleep(0.001)
     one.stop.signal()
+    told = await reader.read()
+    assert b"the engine was shut down" in told and told.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
     await one.task
-    await one.house.engine.idle.wait()  # its request was cut off
+    await one.house.engine.idle.wait()
     writer.close()
     one.listener.close()
 

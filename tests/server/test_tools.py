@@ -244,11 +244,26 @@ async def test_constraints_begin_after_the_thought(house_that):
         assert shape["elements"][0]["begin"] == "" and shape["elements"][-1]["type"] == kind
 
 
+async def test_a_thinking_budget_reaches_the_engine(house_that):
+    house = house_that("<think>hm</think>" + HERMES)
+    for more, kind in (({}, "any"), ({"tool_choice": "required"}, "structural_tag")):
+        reply = await ask(house.app, "POST", CHAT, body(thinking_token_budget=5, **more))
+        assert reply.status == 200, reply.content
+        grammar = house.engine.submitted[-1].grammar
+        assert (grammar.kind, grammar.thought.tokens, grammar.thought.close) == (kind, 5, "</think>")
+    reply = await ask(house.app, "POST", CHAT, body(thinking_token_budget=-1))
+    assert reply.status == 200 and house.engine.submitted[-1].grammar is None
+    house = house_that("hello", reasoning_parser="none")
+    reply = await ask(house.app, "POST", CHAT, body(thinking_token_budget=5))
+    assert (reply.status, reply.error["param"]) == (400, "thinking_token_budget")
+
+
 async def test_a_form_the_client_asked_for_stands_beside_tools_it_may_call(house_that):
     house = house_that("12", reasoning_parser="none")
     strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
     assert (await ask(house.app, "POST", CHAT, body(tools=[strict]))).status == 200
-    assert grammar_of(house)["tags"][0]["content"]["json_schema"] == WEATHER["function"]["parameters"]
+    held = grammar_of(house)["tags"][0]["content"]["json_schema"]
+    assert held == {**WEATHER["function"]["parameters"], "additionalProperties": False}
     assert (
         await ask(house.app, "POST", CHAT, body(tools=[strict], structured_outputs={"regex": "[0-9]+"}))
     ).status == 200

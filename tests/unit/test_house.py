@@ -50,6 +50,19 @@ def test_no_global_statement():
     assert found(lambda name, node: isinstance(node, ast.Global)) == []
 
 
+def test_every_refusal_carries_its_remedy():
+    """Whoever is told what is wrong is told what would do. Grammars are worded where they are used."""
+    kinds = {"UserError", "ArtefactError", "NotFound", "Unsupported", "Overloaded"}
+
+    def bad(name: str, node: ast.AST) -> bool:
+        if not isinstance(node, ast.Call) or called(node) not in kinds or name.startswith("octavo/grammar/"):
+            return False
+        worded = isinstance(node.args[0], ast.Constant | ast.JoinedStr)
+        return worded and not any(k.arg == "hint" for k in node.keywords)
+
+    assert found(bad) == []
+
+
 def test_only_one_file_reads_the_environment():
     def bad(name: str, node: ast.AST) -> bool:
         reads = isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv"}

@@ -20,6 +20,7 @@ class Site:
         self.ranges = True
         self.posted: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.put: dict[str, bytes] = {}
         self.url = ""
 
 
@@ -39,6 +40,10 @@ def serving() -> Iterator[Site]:
         def do_POST(self) -> None:
             site.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             site.keys.append(self.headers.get("Authorization"))
+            self.do_GET()
+
+        def do_PUT(self) -> None:
+            site.put[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
             self.do_GET()
 
         def do_GET(self) -> None:

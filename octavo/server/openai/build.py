@@ -12,6 +12,7 @@ from starlette.requests import Request
 from octavo.core.errors import UserError
 from octavo.front.params import SamplingParams
 from octavo.front.prompt import Options
+from octavo.server.openai import beams
 from octavo.server.openai.answer import Head
 from octavo.server.openai.constraint import constraint
 from octavo.server.openai.refused import refuse_unavailable
@@ -23,7 +24,7 @@ _SAMPLING = (
     "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "seed", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos",
     "min_tokens", "prompt_logprobs", "logit_bias", "allowed_token_ids", "bad_words", "skip_special_tokens",
-    "spaces_between_special_tokens",
+    "spaces_between_special_tokens", "thinking_token_budget",
 )  # fmt: skip
 
 
@@ -31,6 +32,7 @@ def admit(service: Service, body: CompletionRequest | ChatRequest) -> str:
     """Checks what can be checked before any text is read. Returns the model's name for replies."""
     model = service.resolve(body.model)
     refuse_unavailable(body)
+    beams.check(body)
     if body.stream and scores_prompt(body):
         raise UserError(
             "prompt_logprobs cannot be streamed", hint="set stream to false", field="prompt_logprobs"
@@ -48,6 +50,8 @@ def sampling(
 ) -> SamplingParams:
     """The body's sampling fields over the model's defaults."""
     given: dict[str, Any] = {name: getattr(body, name) for name in _SAMPLING}
+    if body.use_beam_search:
+        given["temperature"] = 1.0  # n answers, which are scored and not drawn
     tokenised = service.builder.tokenizer is not None
     return service.builder.params(
         {
@@ -65,6 +69,7 @@ def options(request: Request, body: CompletionRequest | ChatRequest, id: str, **
     return Options(
         id=id,
         priority=body.priority or 0,
+        patient=request.scope.get("patient", False),
         tenant=request.scope["tenant"],
         cache_salt=body.cache_salt,
         truncate=body.truncate_prompt_tokens,
@@ -94,7 +99,8 @@ def renaming(names: Mapping[str, str]) -> Iterator[None]:
         if old is None:
             raise
         message, hint, field = (
-            re.sub(rf"\b{old}\b", names[old], text) for text in (error.message, error.hint, str(error.field))
+            re.sub(rf"(?<![-\w]){old}\b", names[old], text)  # --max-logprobs keeps its name
+            for text in (error.message, error.hint, str(error.field))
         )
         raise type(error)(message, hint=hint, field=field) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -17,7 +17,7 @@ from octavo.front.prompt import ChatOptions
 from octavo.front.speech import Plan, Said, Voice
 from octavo.front.tools import ToolUse
 from octavo.server.body import Body
-from octavo.server.openai import build, constraint, tools
+from octavo.server.openai import beams, build, constraint, tools
 from octavo.server.openai.answer import Head, MaybeUsage, UsageRule, respond
 from octavo.server.openai.fold import fold_chat
 from octavo.server.openai.job import Job, Piece
@@ -37,11 +37,47 @@ _BODY = Body(ChatRequest)
 _HEAVY = 1 << 16  # about as much work as so many characters
 
 
+class Talk(NamedTuple):
+    """A conversation about to be answered: what every dialect of it goes on with."""
+
+    body: ChatRequest
+    head: Head
+    job: Job
+    plan: Plan
+    use: ToolUse
+
+    def voice(self) -> Voice:
+        """The reader of one answer."""
+        return speech.voice(self.plan, self.use, self.job.prepared[0].prompt)
+
+
 async def create(service: Service, request: Request) -> Response:
     started = service.meter.clock()
     body = await _BODY.read(request)
-    model = build.admit(service, body)
     rule = UsageRule.of(body, service.config.serve.enable_force_include_usage)
+    talk = await begin(service, request, body, started=started)
+    try:
+        writer = ChatWriter(service, body, talk.head, talk.job, talk.plan, talk.use)
+        return await respond(service, request, body, talk.job, writer, rule)
+    except BaseException:
+        talk.job.close()
+        raise
+
+
+async def begin(
+    service: Service,
+    request: Request,
+    body: ChatRequest,
+    *,
+    started: float,
+    kind: str = "chatcmpl",
+    strict: bool = True,
+    shorten: bool = False,
+) -> Talk:
+    """Checks and prepares; other dialects translate their bodies into this one. The job has taken its
+    places in the queue: whoever gets it closes it. `strict`: a max_tokens that does not fit is refused;
+    `shorten`: the oldest turns of a conversation that does not fit are left out."""
+    model = build.admit(service, body)
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     use = tools.use_of(body)
     plan = speech.plan(service.formats, use)
@@ -55,21 +91,35 @@ async def create(service: Service, request: Request) -> Response:
         tools=_shown(service, use),
         variables=tools.variables(body, service.builder.template),
         reasoning=plan.reasoning,
+        shorten=shorten,
     )
-    head = build.head(service, request, body, "chatcmpl", model)
+    head = build.head(service, request, body, kind, model)
     ticket = service.gate.take(build.check_rows(service, 1, params.n))
     try:
-        options = build.options(request, body, head.id, strict=most is not None)
+        options = build.options(request, body, head.id, strict=strict and most is not None)
         work = functools.partial(service.builder.build_chat, body.messages, params, how, options)
         size = size_of(body.messages) + tools.size_of(body.tools) + constraint.weight(params)
         with build.renaming(_names(body, constrained)):
             prepared = await service.off_loop(size, work)
-        job = Job(service, [prepared], ticket, started)
-        writer = ChatWriter(service, body, head, job, plan, use)
-        return await respond(service, request, body, job, writer, rule)
+        job = beams.job(service, body, [prepared], options, ticket, started)
+        return Talk(body, head, job, plan, use)
     except BaseException:
         ticket.release()
         raise
+
+
+async def tokenised(service: Service, body: ChatRequest) -> tuple[int, ...]:
+    """The prompt of a conversation that is not answered."""
+    service.resolve(body.model)
+    use = tools.use_of(body)
+    how = msgspec.structs.replace(
+        layout(body),
+        tools=_shown(service, use),
+        variables=tools.variables(body, service.builder.template),
+    )
+    size = size_of(body.messages) + tools.size_of(body.tools)
+    _, ids = await service.off_loop(size, lambda: service.builder.render(body.messages, how))
+    return ids
 
 
 def _names(body: ChatRequest, constrained: bool = False) -> dict[str, str]:

@@ -10,9 +10,11 @@ from starlette.responses import Response
 
 from octavo.core.errors import UserError
 from octavo.front.answer import Chunk
+from octavo.front.params import SamplingParams
 from octavo.front.prepared import Prepared
+from octavo.front.prompt import Options
 from octavo.server.body import Body
-from octavo.server.openai import build, constraint
+from octavo.server.openai import beams, build, constraint
 from octavo.server.openai.answer import Head, MaybeUsage, UsageRule, respond
 from octavo.server.openai.fold import fold_completion
 from octavo.server.openai.job import Job, Piece
@@ -44,6 +46,8 @@ async def create(service: Service, request: Request) -> Response:
     body = await _BODY.read(request)
     model = build.admit(service, body)
     rule = UsageRule.of(body, service.config.serve.enable_force_include_usage)
+    if body.suffix and body.echo:
+        raise UserError("echo and suffix exclude each other", hint="leave echo out", field="echo")
     prompts = split(body.prompt)
     prompt_only = body.max_tokens == 0
     most = None if prompt_only else _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
@@ -64,11 +68,15 @@ async def create(service: Service, request: Request) -> Response:
             strict=body.max_tokens is not None,
             add_special=body.add_special_tokens is not False,
         )
-        work = [functools.partial(service.builder.build, prompt, params, how) for prompt in prompts]
-        size = sum(len(prompt) + _OVERHEAD for prompt in prompts) + constraint.weight(params)
+        made = service.builder.build
+        if body.suffix:
+            made = functools.partial(_infilled, service, body.suffix)
+        work = [functools.partial(made, prompt, params, how) for prompt in prompts]
+        size = sum(len(prompt) + len(body.suffix or "") + _OVERHEAD for prompt in prompts)
+        size += constraint.weight(params)
         with build.renaming(names):
             prepared = await service.off_loop(size, lambda: [one() for one in work])
-        job = Job(service, prepared, ticket, started)
+        job = beams.job(service, body, prepared, how, ticket, started)
         return await respond(service, request, body, job, CompletionWriter(service, body, head, job), rule)
     except BaseException:
         ticket.release()
@@ -88,6 +96,12 @@ def split(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
         hint = "send a text, a list of texts, a list of ids or a list of lists of ids"
         raise UserError("prompt mixes kinds of prompts", hint=hint, field="prompt")
     return list(prompt)  # type: ignore[arg-type]
+
+
+def _infilled(
+    service: Service, suffix: str, prompt: str | list[int], params: SamplingParams, how: Options
+) -> Prepared:
+    return service.builder.infill(prompt, suffix, params, how)
 
 
 def _most(a: int | None, b: int) -> int:

@@ -7,6 +7,7 @@ log the trace.
 from __future__ import annotations
 
 import logging
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -20,11 +21,20 @@ _log = logging.getLogger(__name__)
 
 
 class Problem(EngineError):
-    """A refusal that exists only in HTTP: no key, body too large, wrong method."""
+    """A refusal that exists only in HTTP: no key, too much, body too large, wrong method."""
 
-    def __init__(self, status: int, message: str, *, hint: str = "", field: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        hint: str = "",
+        field: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message, hint=hint, field=field)
         self.status = status
+        self.retry_after = retry_after
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -58,8 +68,10 @@ _NAMES = {
     401: "AuthenticationError",
     404: "NotFoundError",
     405: "MethodNotAllowedError",
+    408: "RequestTimeoutError",
     413: "RequestTooLargeError",
     415: "BadRequestError",
+    429: "RateLimitError",
     431: "RequestTooLargeError",
     503: "ServiceUnavailableError",
 }
@@ -84,8 +96,9 @@ def error_response(error: Exception) -> Response:
     """The whole HTTP reply, with Retry-After where trying again makes sense."""
     reply = describe(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    wait = error.retry_after if isinstance(error, Overloaded | Problem) else None
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
     elif reply.error.code == 503:
         headers["Retry-After"] = "5"
     if reply.error.code == 401:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from octavo.core.errors import Fault, UserError
+from octavo.core.errors import EngineError, Fault, UserError
 from octavo.front.answer import Chunk
 from octavo.front.outputs import Logprob
 from octavo.front.prepared import Prepared
@@ -22,6 +22,7 @@ from octavo.observe.meter import RequestMeter
 from octavo.server.gate import Ticket
 from octavo.server.openai.types import CompletionTokensDetails, PromptTokensDetails, Usage
 from octavo.server.service import Service
+from octavo.server.visit import visit
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Job:
         }
         self._thoughts: dict[tuple[int, int], int] | None = None
         self._open = set(self._tokens)
+        self._visit = visit()
+        self._visit.use(prompt=sum(len(one.token_ids) for one in self.prepared))
         if service.config.observe.enable_log_requests:
             for one in self.prepared:
                 _log.info("%s: %d prompt tokens, %s", one.id, len(one.token_ids), _parameters(one))
@@ -109,13 +112,13 @@ class Job:
         if chunk.prompt_logprobs and row == 0:
             self.prompt_logprobs[at] += chunk.prompt_logprobs
         self._tokens[at, row] += len(chunk.token_ids)
+        self._visit.use(completion=len(chunk.token_ids))
         meter.tokens(row, len(chunk.token_ids))
         if chunk.finish_reason is not None:
             self._open.discard((at, row))
             meter.finish(row, chunk.finish_reason, chunk.timeline)
         if chunk.finish_reason == "error":
-            why = chunk.error or "the request failed in the engine"
-            raise UserError(why) if chunk.refused else Fault(why)
+            raise failure(chunk)
 
     async def _merged(self) -> AsyncGenerator[Piece, None]:
         streams = [self._service.front.generate(one) for one in self.prepared]
@@ -127,6 +130,12 @@ class Job:
         async with contextlib.aclosing(_merge(streams)) as merged:
             async for piece in merged:
                 yield piece
+
+
+def failure(chunk: Chunk) -> EngineError:
+    """What ended a row that ended with an error."""
+    why = chunk.error or "the request failed in the engine"
+    return UserError(why) if chunk.refused else Fault(why)
 
 
 async def _merge(streams: Sequence[AsyncGenerator[Chunk, None]]) -> AsyncGenerator[Piece, None]:

@@ -11,7 +11,7 @@ from octavo.server.service import Service
 
 
 async def listing(service: Service, request: Request) -> Response:
-    return reply(ModelList("list", [_card(service, name) for name in service.names]))
+    return reply(ModelList("list", [_card(service, name) for name in service.visible()]))
 
 
 async def one(service: Service, request: Request) -> Response:

@@ -6,10 +6,12 @@ answer, so it is refused by name instead of being ignored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from octavo.core.errors import Unsupported
-from octavo.server.openai.types import ChatRequest, CompletionRequest, TokenizeRequest
 
 
 class Refusal(NamedTuple):
@@ -18,16 +20,12 @@ class Refusal(NamedTuple):
 
 
 REFUSED: dict[str, Refusal] = {
-    "use_beam_search": Refusal((False,), hint="use n with temperature instead"),
     "best_of": Refusal((1,), hint="use n"),
-    "length_penalty": Refusal((1, 1.0)),
     "logits_processors": Refusal(([],)),
-    "thinking_token_budget": Refusal((-1,)),
     "repetition_detection": Refusal(),
     "kv_transfer_params": Refusal(({},)),
     "vllm_xargs": Refusal(({},)),
     "mm_processor_kwargs": Refusal(({},), hint="only text is available"),
-    "suffix": Refusal(("",), hint="put all of the text into prompt"),
     "prompt_embeds": Refusal(hint="send prompt as text or token ids"),
     "functions": Refusal(([],), hint="use tools"),
     "function_call": Refusal(("none", "auto"), hint="use tool_choice"),
@@ -42,10 +40,10 @@ REFUSED: dict[str, Refusal] = {
 }
 
 
-def refuse_unavailable(body: CompletionRequest | ChatRequest | TokenizeRequest) -> None:
+def refuse_unavailable(body: msgspec.Struct, refused: Mapping[str, Refusal] = REFUSED) -> None:
     """Unsupported, naming the first field that asks for something we do not have."""
     for name in body.__struct_fields__:
-        if (refusal := REFUSED.get(name)) is not None:
+        if (refusal := refused.get(name)) is not None:
             _check(getattr(body, name), refusal, name)
 
 

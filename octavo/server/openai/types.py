@@ -78,6 +78,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     logit_bias: dict[str, float] | None = None
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
+    thinking_token_budget: int | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     # the form of the answer; the guided fields are deprecated
@@ -100,12 +101,12 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     request_id: str | None = None
     cache_salt: str | None = None
     user: str | None = None
+    # beam search: n beams, all of which are answers
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
     # known elsewhere, refused here unless neutral (see refused.py)
-    use_beam_search: Any = None
     best_of: Any = None
-    length_penalty: Any = None
     logits_processors: Any = None
-    thinking_token_budget: Any = None
     repetition_detection: Any = None
     kv_transfer_params: Any = None
     vllm_xargs: Any = None
@@ -117,7 +118,7 @@ class CompletionRequest(GenerateRequest, kw_only=True):
 
     prompt: str | list[str | int | list[int]]
     logprobs: int | None = None
-    suffix: Any = None
+    suffix: str | None = None
     prompt_embeds: Any = None
 
 
@@ -451,6 +452,18 @@ class TokenizeReply(msgspec.Struct, frozen=True):
 
 class DetokenizeReply(msgspec.Struct, frozen=True):
     prompt: str
+
+
+class ProfileReply(msgspec.Struct, omit_defaults=True):
+    """`file` is the trace's name in the server's own folder."""
+
+    status: str
+    file: str | None = None
+
+
+class LoadReply(msgspec.Struct, frozen=True):
+    server_load: int
+    capacity: int
 
 
 class VersionReply(msgspec.Struct, frozen=True):

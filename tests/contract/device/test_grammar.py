@@ -37,7 +37,7 @@ TOKENS = [b"a", b"b", b"c", b"ab", b"abc", b"", b"1", b"2", b"12", b",", b"{", b
 TOKENS += [b'{"', b'":', b'"}', b'"a"', b"x", b"y", b"xy", b" ", b"-"]
 VOCABULARY = Vocabulary(TOKENS, (END,), (END,), lambda text: [])
 BACKEND = GuidanceBackend(VOCABULARY)
-PATTERNS = (r"[ab]{2,12}(,[12]{1,3}){1,4}", r"(x|yx)+-[abc]{3,9}", r"(ab|a|b|c){6,20}")
+PATTERNS = (r"[ab]{2,12}(,[12]{1,3}){1,4}", r"(x|yx)+-abcabc[abc]{3,9}", r"(ab|a|b|c){6,20}")
 SCHEMA = '{"type":"object","properties":{"a":{"enum":["x","abc","12"]}},"required":["a"],"additionalProperties":false}'
 SPECS = [*(GrammarSpec("regex", pattern) for pattern in PATTERNS), GrammarSpec("json", SCHEMA, "")]
 
@@ -86,6 +86,7 @@ class Setup(NamedTuple):
     depth: int = 2
     rows: int = 8
     budget: int = 32
+    ahead: bool = False
 
 
 class House:
@@ -98,7 +99,8 @@ class House:
         self.compiler = Compiler(lambda: BACKEND, keep=8)
         self.grammars = Grammars(self.compiler, VOCAB, (END,), timeout=60)
         self.runner = FakeRunner(shape)
-        self.scheduler = Scheduler(cache, limits, guests=(self.grammars,))
+        ahead = self.grammars.ahead if setup.ahead else None
+        self.scheduler = Scheduler(cache, limits, guests=(self.grammars,), ahead=ahead)
         self.loop = Loop(self.scheduler, DirectExecutor(self.runner), setup.depth, self.grammars)
         self.said: dict[str, list[int]] = {}
         self.ended: dict[str, Finish] = {}
@@ -144,6 +146,12 @@ SETUPS = {
     "few pages": Setup(pages=34),
     "few pages, drafts": Setup(pages=40, drafts=3),
     "other caches": Setup(groups=(FULL, WINDOW, STATE), pages=1200, drafts=2),
+    "jumps, one at a time": Setup(depth=1, rows=4, ahead=True),
+    "jumps": Setup(rows=16, ahead=True),
+    "jumps, three plans": Setup(depth=3, rows=16, ahead=True),
+    "jumps, small budget": Setup(budget=5, rows=16, ahead=True),
+    "jumps, few pages": Setup(pages=34, rows=16, ahead=True),
+    "jumps, window": Setup(groups=(FULL, WINDOW), pages=1200, rows=16, ahead=True),
 }
 
 
@@ -158,6 +166,8 @@ def test_a_row_says_what_it_would_say_alone(name):
     assert stats.preemptions > 0 or "few pages" not in name
     assert stats.overlapped > 0 or setup.depth == 1
     assert house.runner.accepted > 0 or not setup.drafts
+    assert (stats.jumped > 0) is setup.ahead
+    assert house.runner.accepted == stats.jumped or not setup.ahead  # what was certain was never refused
 
 
 def test_prefix_cache_and_shared_prompts():

@@ -1,4 +1,4 @@
-"""Every backend equals torch_ref over a grid of shapes, batches, windows and dtypes."""
+"""Every backend of CPUs equals torch_ref over a grid of shapes, batches, windows and dtypes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from octavo.nn.forward import Forward, GroupInputs, HostBounds
 from octavo.nn.protocols import AttentionBackend, AttnLayer, CacheSpec
 
 CPU = Platform(kind="cpu", name="test", cores=1, memory_total=1, memory_free=1)
-GPU = Platform(kind="cuda", name="test", cores=1, memory_total=1, memory_free=1)
-OTHERS = [name for name in BACKENDS if name != "torch_ref"]
+GPU = Platform(kind="cuda", name="test", cores=1, memory_total=1, memory_free=1, features=("sm90",))
+OLD = Platform(kind="cuda", name="test", cores=1, memory_total=1, memory_free=1, features=("sm75",))
+OTHERS = [name for name in BACKENDS if name not in ("torch_ref", "triton")]  # triton: tests/kernels
 
 # (context before, new tokens) of every row
 BATCHES = {
@@ -115,7 +116,7 @@ def test_dtypes(name: str, dtype: torch.dtype, cache_dtype: torch.dtype, window:
     torch.testing.assert_close(got, wanted, atol=0.03, rtol=0.03)
 
 
-@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize("name", [*OTHERS, "torch_ref"])
 @pytest.mark.parametrize("window", [0, 5])
 def test_never_reads_pages_of_others(name: str, window: int) -> None:
     """Page 0, pages behind the window and pages of nobody may hold anything, even NaN."""
@@ -130,12 +131,14 @@ def test_the_choice_says_why_not() -> None:
     specs = (CacheSpec("a", 1, 8),)
     backend, decision = choose_attention(specs, CPU)
     assert (backend.name, decision.value) == ("cpu", "cpu")
-    backend, decision = choose_attention(specs, GPU)
-    assert backend.name == "torch_ref" and "runs on a CPU" in decision.why
+    assert choose_attention(specs, GPU)[0].name == "triton"
+    backend, decision = choose_attention(specs, OLD)
+    assert backend.name == "torch_ref"
+    assert "triton: needs compute capability 8.0" in decision.why and "cpu: runs on a CPU" in decision.why
     assert choose_attention(specs, CPU, "torch_ref")[0].name == "torch_ref"
     with pytest.raises(Unsupported, match="cpu: runs on a CPU, not on cuda"):
         choose_attention(specs, GPU, "cpu")
-    with pytest.raises(Unsupported, match="known: cpu"):
+    with pytest.raises(Unsupported, match="known: triton, cpu"):
         choose_attention(specs, CPU, "flash9")
 
 

@@ -240,8 +240,6 @@ def test_metrics_count(llm):
 
 
 def test_what_does_not_exist_says_so(llm):
-    with pytest.raises(Unsupported, match="beam_search"):
-        llm.beam_search([FRANCE], None)
     with pytest.raises(Unsupported, match="pooling"):
         llm.embed([FRANCE])
     with pytest.raises(AttributeError):

@@ -173,3 +173,13 @@ def test_finding_a_local_model_loads_nothing_heavy(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_revision_of_a_folder_is_told_to_do_nothing(tmp_path, caplog):
+    find(folder_with(tmp_path, "config.json", "model.safetensors", "tokenizer.json"), revision="main")
+    assert "revision has no effect" in caplog.text
+
+
+def test_a_name_too_long_for_a_file_is_no_model():
+    with pytest.raises(NotFound, match="neither a path that exists nor a valid id"):
+        find("x" * 5000)

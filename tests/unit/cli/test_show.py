@@ -7,11 +7,13 @@ import shlex
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from octavo.cli import serve, show
 from octavo.config.engine import EngineConfig
-from octavo.core.facts import CacheGroup, CachePlan, ModelFacts, ModelFiles, Ready
+from octavo.core.facts import NO_EFFECT, CacheGroup, CachePlan, Decision, ModelFacts, ModelFiles, Ready
+from octavo.server.run import Serving
 from tests.unit.web import serving
 
 FILES = ModelFiles(name="tiny", root="/", weights=("w",), format="gguf", config=None, tokenizer="t")
@@ -42,7 +44,7 @@ def test_the_summary_names_what_matters():
     for word in ("tiny", "LlamaForCausalLM", "float32", "torch", "100 blocks = 1,600 tokens", "101 MiB", "2,048 tokens",
                  "32 requests", "512 tokens in a step", "99 requests in the queue", "http://127.0.0.1:8000/v1", "no API key"):  # fmt: skip
         assert word in text
-    assert "2 API key" in show.summary(found(keys=2))
+    assert "API key needed" in show.summary(found(keyed=True))
 
 
 def test_tokens_of_mixed_layers():
@@ -113,3 +115,30 @@ def test_progress_counts_up_in_a_terminal_only():
         text = out.getvalue()
         assert text.count("load (") == 1 and text.count("warm up (") == 1 and text.count("\n") == 2
         assert ("50%" in text) is live
+
+
+def test_settings_without_effect_are_told_at_start(caplog, capsys):
+    made = (Decision("enforce_eager", NO_EFFECT, "no graphs here"), Decision("dtype", "float32", "asked for"))
+    shown = Serving("http://x", "m", msgspec.structs.replace(ready(), decisions=made), 9, 1.0)
+    config = EngineConfig.from_flat({"seed": 7})
+    with caplog.at_level(logging.INFO):
+        serve.show(config, FILES, shown)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "enforce_eager has no effect: no graphs here",
+        "seed has no effect: a request without a seed draws its own",
+    ]
+    assert "ready" in capsys.readouterr().out
+
+
+def test_the_log_has_its_form_before_the_settings_are_read():
+    asked = {"log_format": "json", "port": "1", "swap_space": "4"}
+    assert serve.observed(asked).log_format == "json"
+
+
+def test_a_log_for_machines_hears_of_finished_stages_only():
+    told, out = [], Terminal()
+    startup = show.Startup(out, tell=told.append)
+    for share in (0.0, 0.5, 1.0):
+        startup("load", share)
+    assert told == ["load (0.0 s)"] and out.getvalue() == ""

@@ -43,8 +43,8 @@ def test_lists_repeat_or_follow_or_use_commas():
         assert parse("--served-model-name", *words).model.served_model_name == ("a", "b")
 
 
-def test_a_key_may_hold_a_comma():
-    assert parse("--api-key", "a,b", "--api-key", "c").serve.api_key == ("a,b", "c")
+def test_keys_are_repeated_or_separated_by_commas():
+    assert parse("--api-key", "a,b", "--api-key", "c").serve.api_key == ("a", "b", "c")
 
 
 def test_json_whole_and_dotted():
@@ -160,6 +160,11 @@ def test_the_key_of_the_environment_is_a_default(monkeypatch):
     monkeypatch.setenv("OCTAVO_API_KEY", "k")
     assert with_environment(EngineConfig()).serve.api_key == ("k",)
     assert with_environment(parse("--api-key", "own")).serve.api_key == ("own",)
+    monkeypatch.setenv("OCTAVO_API_KEY", "k, l")
+    assert with_environment(EngineConfig()).serve.api_key == ("k", "l")
+    monkeypatch.setenv("OCTAVO_API_KEY", " , ")
+    with pytest.raises(UserError, match="holds no key"):
+        with_environment(EngineConfig())
 
 
 def test_help_names_every_flag(capsys):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from octavo.config.engine import EngineConfig
+from octavo.config.grammar import GrammarConfig
 from octavo.core.errors import UserError
+from octavo.core.facts import Ready
 from octavo.core.request import EngineRequest, Finish, GrammarSpec, Sampling
 from octavo.engine.core import EngineCore
 from octavo.engine.inline import InlineClient
@@ -42,6 +46,9 @@ class Even:
     def fill(self) -> bytes:
         even = sum(1 << token for token in range(0, VOCAB, 2)) if self.taken < 6 else 0
         return even.to_bytes(4, "little")
+
+    def forced(self) -> list[int]:
+        return []
 
     @property
     def may_end(self) -> bool:
@@ -84,7 +91,7 @@ def core(backend):
         EngineConfig(),
         files(),
         InlineExecutor(lambda: FakeRunner(SHAPE)),
-        make_backend=lambda files, ready: backend,
+        make_backend=lambda files, ready, name: backend,
     )
     made.start(lambda stage, share: None)
     yield made
@@ -215,7 +222,7 @@ def test_a_taken_id_does_not_touch_the_grammar_of_its_owner(core):
 
 def test_an_inline_client_sleeps_while_only_a_grammar_is_awaited(backend):
     core = InlineClient(EngineConfig(), files(), executor=InlineExecutor(lambda: FakeRunner(SHAPE)))
-    core._core._make_backend = lambda files, ready: backend
+    core._core._make_backend = lambda files, ready, name: backend
     core.submit([constrained("slow", "slow")])
     turns = 0
     while core.busy:
@@ -225,3 +232,52 @@ def test_an_inline_client_sleeps_while_only_a_grammar_is_awaited(backend):
         core.step()
     assert turns < 200
     core.close()
+
+
+class Certain(Even):
+    """Leaves no choice at all."""
+
+    said = (2, 4, 6, 8, 10, 12)
+
+    def copy(self) -> Certain:
+        return Certain(self.text, self.taken)
+
+    def accept(self, token: int) -> bool:
+        fits = self.taken < 6 and token == self.said[self.taken]
+        self.taken += fits
+        return fits
+
+    def fill(self) -> bytes:
+        return sum(1 << token for token in self.said[self.taken :][:1]).to_bytes(4, "little")
+
+    def forced(self) -> list[int]:
+        return list(self.said[self.taken :])
+
+    @property
+    def may_end(self) -> bool:
+        return self.taken == 6
+
+
+class Blind(FakeRunner):
+    """A device that checks no drafts."""
+
+    def start(self, progress: Callable[[str, float], None]) -> Ready:
+        return msgspec.structs.replace(super().start(progress), verifies=False)
+
+
+@pytest.mark.parametrize("device", [FakeRunner, Blind])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_certain_tokens_go_ahead_where_the_device_verifies(backend, device, wanted):
+    backend.compile = lambda spec: Certain(spec.text)
+    made = EngineCore(
+        EngineConfig(grammar=GrammarConfig(jump_ahead=wanted)),
+        files(),
+        InlineExecutor(lambda: device(SHAPE)),
+        make_backend=lambda files, ready, name: backend,
+    )
+    made.start(lambda stage, share: None)
+    made.add([constrained("a"), constrained("b")])
+    told = drain(made)
+    assert told["a"][0] == told["b"][0] == [*Certain.said, EOS]
+    assert (made.stats().jumped > 0) is (wanted and device is FakeRunner)
+    made.close()

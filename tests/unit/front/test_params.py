@@ -80,7 +80,8 @@ GOOD = [
     ("logit_bias", {"7": 1, 8: -2.5}, {7: 1.0, 8: -2.5}),
     ("bad_words", ["x"], ["x"]),
     ("extra_args", {}, {}),
-    ("thinking_token_budget", -1, -1),
+    ("thinking_token_budget", -1, None),
+    ("thinking_token_budget", 0, 0),
 ]
 
 
@@ -94,7 +95,6 @@ UNSUPPORTED = [
     ("logprob_token_ids", [1], "logprobs"),
     ("flat_logprobs", True, "mapping"),
     ("extra_args", {"x": 1}, "processors"),
-    ("thinking_token_budget", 10, "reasoning"),
     ("repetition_detection", {"min_count": 2}, "penalty"),
     ("routed_experts_prompt_start", 3, "experts"),
 ]

@@ -315,7 +315,7 @@ def test_another_folder_and_overrides(tmp_path):
     assert found == Defaults({"temperature": 0.7, "top_k": 3}, (7,))
     with pytest.raises(UserError, match="no field 'topk'"):
         read_defaults(ModelConfig(override_generation_config={"topk": 3}), files(tmp_path))
-    with pytest.raises(ArtefactError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         read_defaults(ModelConfig(generation_config=str(tmp_path / "absent")), files(tmp_path))
 
 

@@ -183,7 +183,7 @@ def test_what_must_be_called_is_constrained_in_a_format_that_is_read(format):
                 (name, '{"city":"a"}')
             ]
         schema = found[0]["content"]["json_schema"]
-        assert schema == {"type": "object", **WEATHER.parameters}
+        assert schema == {"type": "object", **WEATHER.parameters, "additionalProperties": False}
     empty = tags(plan(Formats(format), use("required")))[1]["content"]["json_schema"]
     assert empty["properties"] == {} and empty["additionalProperties"] is False
 
@@ -192,7 +192,10 @@ def test_strict_tools_are_enforced_where_the_model_chooses():
     asked = use(tools=(WEATHER._replace(strict=True), GO._replace(parameters=WEATHER.parameters)))
     made = plan(Formats("hermes"), asked)
     schemas = [tag["content"]["json_schema"] for tag in tags(made)]
-    assert schemas == [{"type": "object", **WEATHER.parameters}, {"type": "object"}]
+    assert schemas == [
+        {"type": "object", **WEATHER.parameters, "additionalProperties": False},
+        {"type": "object"},
+    ]
 
 
 # -- tools --------------------------------------------------------------------------------
@@ -239,3 +242,30 @@ def test_templates_see_what_models_were_trained_on():
         "name": "get_weather", "description": "Of a city.", "parameters": WEATHER.parameters
     }  # fmt: skip
     assert second["function"] == {"name": "go", "parameters": {"type": "object", "properties": {}}}
+
+
+def test_turns_keep_the_order():
+    """However the text is cut; and they hold what `feed` says."""
+    asked = use()
+    how = Plan("hermes", "qwen3")
+    text = f"<think>hm</think>One. {HERMES}"
+    for parts in two_cuts(text):
+        one, other = voice(how, asked, None), voice(how, asked, None)
+        turns, whole = [], []
+        for at, part in enumerate(parts):
+            chunk = Chunk(index=0, text=part, finish_reason="stop" if at == len(parts) - 1 else None)
+            turns += one.turns(chunk)
+            whole.append(other.feed(chunk))
+        kinds = [
+            "thought" if t.thought else "text" if t.text else "call"
+            for t in turns
+            if not t._replace(finish=None).empty
+        ]
+        runs = [kind for at, kind in enumerate(kinds) if at == 0 or kinds[at - 1] != kind]
+        assert runs == ["thought", "text", "call"]
+        assert all((bool(t.text) + bool(t.thought) + len(t.calls)) <= 1 for t in turns)
+        for field in ("text", "thought"):
+            assert "".join(getattr(t, field) for t in turns) == "".join(getattr(t, field) for t in whole)
+        arguments = ["".join(p.arguments for t in said for p in t.calls) for said in (turns, whole)]
+        assert arguments[0] == arguments[1]
+        assert [t.finish for t in turns if t.finish] == ["tool_calls"]

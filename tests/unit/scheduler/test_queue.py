@@ -24,6 +24,20 @@ def test_first_come_first_served_whatever_the_priority() -> None:
     assert [queue.pop() for _ in range(3)] == [early, late, same]
 
 
+def test_patient_requests_come_after_all_others() -> None:
+    for policy in ("fcfs", "priority"):
+        limits, queue = FCFS._replace(policy=policy), WaitingQueue()
+        asked = [
+            request("a", patient=True, priority=-(1 << 31), arrived=1.0),
+            request("b", priority=(1 << 31) - 1, arrived=9.0),
+            request("c", patient=True, priority=-(1 << 31), arrived=2.0),
+        ]
+        rows = [RequestState.of(one, limits, 100, n, 0.0) for n, one in enumerate(asked)]
+        for r in rows:
+            queue.push(r)
+        assert [queue.pop().id for _ in rows] == ["b", "a", "c"]
+
+
 def test_priority_first_then_arrival() -> None:
     limits = FCFS._replace(policy="priority")
     queue = WaitingQueue()

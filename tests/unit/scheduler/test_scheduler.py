@@ -224,6 +224,22 @@ def test_priority_decides_who_is_admitted() -> None:
     assert plan is not None and d.slot("high") == 0 and len(plan.admit) == 1
 
 
+def test_patient_requests_give_way() -> None:
+    """To be admitted, and where memory is short: the patient row is computed again later."""
+    d = Driver(scheduler(rows=1))
+    d.scheduler.add(request("batch", patient=True))
+    d.scheduler.add(request("live"))
+    d.plan()
+    assert d.slot("live") == 0
+    d = Driver(scheduler(pages=9, rows=2, budget=64))
+    d.scheduler.add(request("batch", prompt=12, output=20, patient=True))
+    d.step()
+    d.scheduler.add(request("live", prompt=12, output=20))
+    for _ in range(8):
+        d.step()
+    assert d.slot("live") >= 0 and d.slot("batch") == -1 and d.scheduler.stats().preemptions == 1
+
+
 class NotYet:
     """A guest that is ready for everybody but one."""
 

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: a dialect of chat completions that keeps what was said."""
