@@ -123,6 +123,7 @@ async def test_thinking_is_told_only_when_it_is_asked_for(house_that):
         assert said(whole)[:2] == ("yes", thought)
         assert steady(folded(await told(house.app, PATH, body(**more)))) == steady(whole)
         assert ("<think></think>" in prompt_of(house)) is switch
+    assert house.engine.submitted[-1].grammar.thought.tokens == 1024, "the budget reaches the engine"
     hidden = {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}}
     whole = (await ask(house.app, "POST", PATH, body(**hidden))).json()
     assert whole["content"][0]["thinking"] == "" and len(whole["content"][0]["signature"]) == 64

@@ -41,6 +41,7 @@ _NAMES = {
     "response_format": "output_config.format",
     "reasoning_effort": "output_config.effort",
     "stop": "stop_sequences",
+    "thinking_token_budget": "thinking.budget_tokens",
 }
 _FACT = re.compile(r"(tools\[\d+\])\.function\b")
 
@@ -73,6 +74,7 @@ def to_chat(service: Service, body: CountRequest) -> ChatRequest:
         response_format=_format(body),
         reasoning_effort=_effort(body) if thinking else "none",
         include_reasoning=thinking,
+        thinking_token_budget=body.thinking.budget_tokens if isinstance(body.thinking, ThinkingOn) else None,
     )
 
 
