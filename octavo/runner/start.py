@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 
@@ -17,38 +17,23 @@ from octavo.checkpoint.load import load_model
 from octavo.checkpoint.open import open_checkpoint
 from octavo.config.engine import EngineConfig
 from octavo.config.resolve import Resolved, resolve
-from octavo.core.facts import CachePlan, Decision, ModelFacts, ModelFiles, Platform, Ready
+from octavo.core.facts import CachePlan, Decision, ModelFacts, ModelFiles, Ready
 from octavo.core.messages import Admission, StepMasks, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.core.runner import Pending, Progress
 from octavo.models.facts import model_facts
 from octavo.models.registry import Survey, build, survey
 from octavo.nn.build import Build
-from octavo.nn.protocols import DTYPES, AttentionBackend, Checkpoint, Model, Quantization
+from octavo.nn.protocols import DTYPES, Checkpoint, Model
 from octavo.platform.cpu import use_threads
 from octavo.platform.detect import default_dtype, detect
 from octavo.quant.choose import choose_quantization
 from octavo.runner.cache import Caches, Layout, lay_out
 from octavo.runner.device import Device
-from octavo.runner.memory import Costs, MemoryPlan, plan_memory
-from octavo.runner.native import NativePlan, plan_native
+from octavo.runner.drawing import Drawing
+from octavo.runner.memory import Costs, plan_memory
+from octavo.runner.native import plan_native
 from octavo.runner.slots import Slots
-
-
-class Drawing(NamedTuple):
-    """Everything decided before memory is taken."""
-
-    resolved: Resolved
-    facts: ModelFacts
-    platform: Platform
-    backend: AttentionBackend
-    quant: Quantization
-    layout: Layout
-    costs: Costs
-    parameters: int
-    memory: MemoryPlan
-    decisions: tuple[Decision, ...]
-    native: NativePlan | None
 
 
 def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> Drawing:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,12 +23,11 @@ from octavo.runner.cache import Caches
 from octavo.runner.cuda.device import CudaDevice
 from octavo.runner.cuda.graphs import buckets
 from octavo.runner.cuda.state import State
+from octavo.runner.drawing import Drawing
 from octavo.runner.memory import MemoryPlan, plan_memory
 
 __all__ = ["attach", "start_cuda"]  # kernels are attached before the first step
 
-if TYPE_CHECKING:
-    from octavo.runner.start import Drawing
 
 _SMALLEST = 256  # tokens: a budget below is not tried
 _QUIET = 1.0  # seconds without a step after which the engine counts as idle
