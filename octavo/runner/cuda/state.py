@@ -22,8 +22,8 @@ from octavo.runner.cuda.upload import Uploads
 _AHEAD = 16  # positions behind the last one that may have pages
 # columns of `rows`, one value a slot each
 COMPUTED, KNOWN, DONE, SAMPLES = range(4)
-_PROMPT, _EARLIEST, _LAST = range(4, 7)
-COLUMNS = 7
+_EARLIEST, _LAST = range(4, 6)
+COLUMNS = 6
 # rows of `plan`
 SLOT, COUNT, LOGITS, SKIP = range(4)
 
@@ -31,7 +31,7 @@ SLOT, COUNT, LOGITS, SKIP = range(4)
 class State:
     """Tables of `rows` slots for requests of up to `length` tokens.
 
-    tokens [rows, length + 1]; tables: per cache group [rows, pages]; columns [7, rows] (see above); ends
+    tokens [rows, length + 1]; tables: per cache group [rows, pages]; columns [6, rows] (see above); ends
     [rows, words]: a bitmap of the ids that end a row, eos first and then the others [2, ...]; plan
     [4, rows]: slot, count, logits and skip of each row of the step. All int32.
     """
@@ -79,7 +79,6 @@ class State:
         self._column(KNOWN, slot, len(a.tokens))
         self._column(DONE, slot, 0)
         self._column(SAMPLES, slot, int(s is not None and s.max_tokens > 0))
-        self._column(_PROMPT, slot, a.prompt)
         self._column(_EARLIEST, slot, a.prompt + (s.min_tokens if s else 0) - 1)
         self._column(_LAST, slot, min(a.prompt + (s.max_tokens if s else 0), self.length) - 1)
         self._set_ends(slot, s.eos if s else (), s.stop_token_ids if s else ())
