@@ -24,6 +24,9 @@ def choose_attention(
     for name in BACKENDS if wanted is None else (wanted,):
         if name not in BACKENDS:
             raise Unsupported(f"unknown attention backend {name!r}", hint=f"known: {', '.join(BACKENDS)}")
+        if name == "triton" and platform.kind != "cuda":  # triton is installed only where a GPU is
+            rejected[name] = f"runs on a GPU, not on {platform.kind}"
+            continue
         backend = BACKENDS[name]()
         reasons = [why for spec in specs if (why := backend.supports(spec, platform)) is not None]
         if not reasons:
