@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -33,6 +34,15 @@ class Server:
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return answer.read().decode()
+
+    def rests(self) -> bool:
+        """Whether every visit ends within moments: a client has its last event a little before that."""
+        deadline = time.monotonic() + 30
+        while json.loads(self.get("/load"))["server_load"]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
 
     def family(self) -> list[psutil.Process]:
         """The front and every process below it."""

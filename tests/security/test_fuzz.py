@@ -126,8 +126,7 @@ def connect(server: Server) -> httpx.AsyncClient:
 
 async def resident(server: Server, client: httpx.AsyncClient) -> list[int]:
     """Bytes of each process, once all is quiet and the last steps were alike."""
-    while json.loads(server.get("/load"))["server_load"]:
-        await asyncio.sleep(0.05)
+    assert server.rests()
     for number in range(3):
         await follow(client, good(1, f"the end {number}", 2))
     return [one.memory_info().rss for one in server.family()]
