@@ -3,7 +3,7 @@
 #pragma once
 #include "formats.h"
 
-#define OCT_ABI 1
+#define OCT_ABI 2
 #ifdef __cplusplus
 extern "C" {
 #pragma GCC visibility push(default)

@@ -36,7 +36,7 @@ _AVX512 = (
 )
 _BF16 = (*_AVX512, "-mavx512bf16")
 _AMX = (*_BF16, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
-_ALL = ("rows", "attention", "matmul_float", "matmul_codes", "level")
+_ALL = ("rows", "attention", "attention_int8", "matmul_float", "matmul_codes", "level")
 
 
 class Level(NamedTuple):

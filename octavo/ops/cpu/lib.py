@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ABI = 1
+ABI = 2
 PANEL, BLOCK, BUFFERS, QUERIES = 16, 32, 8, 48
 FORMATS = ("F32", "BF16", "INT8", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 LEVELS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
 EMBED, LINEAR, ATTENTION, NORM, ANGLES = range(5)
 PLAIN, NORMED, SILU, GELU, GELU_TANH = range(5)
-CACHE_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+CACHE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+SCALE = 4  # bytes beside the codes of a position and kv head where the cache is int8
 
 
 class WeightStruct(Structure):
