@@ -16,6 +16,7 @@ from octavo.core.errors import UserError
 from octavo.core.facts import NO_EFFECT, Decision, ModelFacts, Platform
 
 _DTYPES = {"float": "float32", "half": "float16", "fp8": "fp8_e4m3"}
+_EIGHT_BITS = {"cuda": "fp8_e4m3", "cpu": "int8"}  # the KV cache in 8 bits, by kind of device
 _GPU_ROWS, _GPU_BUDGET = 256, 8192
 _CPU_ROWS = 64
 _CPU_BUDGETS = ((4, 512), (16, 1024))  # cores up to, tokens
@@ -82,13 +83,15 @@ class _Choices:
         asked = self._config.cache.kv_cache_dtype
         if asked == "auto":
             return self._decide("kv_cache_dtype", dtype, "as the model")
-        if asked.startswith("fp8") and self._platform.kind != "cuda":
+        wanted = _DTYPES.get(asked, asked)
+        kind = self._platform.kind
+        if wanted in _EIGHT_BITS.values() and wanted != _EIGHT_BITS.get(kind):
             raise UserError(
-                f"kv_cache_dtype {asked}: an 8-bit cache is there on GPUs, not on {self._platform.kind}",
-                hint="use auto, float32, bfloat16 or float16",
+                f"kv_cache_dtype {asked}: there is no such cache on {kind}",
+                hint=f"use {_EIGHT_BITS.get(kind, 'auto')} for 8 bits here, or float32, bfloat16, float16",
                 field="kv_cache_dtype",
             )
-        return _DTYPES.get(asked, asked)
+        return wanted
 
     def load_format(self, found: str) -> str:
         asked = self._config.model.load_format

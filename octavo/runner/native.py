@@ -12,6 +12,7 @@ import torch
 
 from octavo.attention.native import NativeAttention
 from octavo.config.resolve import Resolved
+from octavo.core.errors import UserError
 from octavo.core.facts import Decision, Platform
 from octavo.models.blocks import DecoderSpec
 from octavo.models.native import NativeDecoder, Storage, refused, weight_bytes
@@ -42,6 +43,16 @@ class NativePlan(NamedTuple):
             self.spec, self.needs.specs, checkpoint, self.library, self.engine,
             page=self.page, cache=self.cache, storage=self.storage, progress=progress,
         )  # fmt: skip
+
+
+def check_cache(resolved: Resolved, native: NativePlan | None, kernels: Decision) -> None:
+    """UserError where the cache asked for is one that only the library has."""
+    if native is None and resolved.kv_dtype == "int8":
+        raise UserError(
+            f"kv_cache_dtype int8 needs the native kernels, and the model runs on torch ({kernels.why})",
+            hint="use auto, float32, bfloat16 or float16",
+            field="kv_cache_dtype",
+        )
 
 
 def plan_native(

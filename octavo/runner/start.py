@@ -32,7 +32,7 @@ from octavo.runner.cache import Caches, Layout, lay_out
 from octavo.runner.device import Device
 from octavo.runner.drawing import Drawing
 from octavo.runner.memory import Costs, plan_memory
-from octavo.runner.native import plan_native
+from octavo.runner.native import check_cache, plan_native
 from octavo.runner.slots import Slots
 
 
@@ -49,6 +49,7 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     threads = use_threads(platform) if platform.kind == "cpu" else 0
     exact = config.model.dtype in ("float32", "float")
     native, kernels = plan_native(resolved, checkpoint, needs, platform, threads, exact=exact)
+    check_cache(resolved, native, kernels)
     backend, chosen = choose_attention(needs.specs, platform)
     if native is not None:
         backend, needs = native.backend, native.needs
