@@ -63,6 +63,17 @@ def test_dtype(asked, value):
     assert ("dtype" in why) == (asked == "auto")
 
 
+@pytest.mark.parametrize(
+    ("kind", "asked", "instead"), [("cpu", "fp8", "int8"), ("cpu", "fp8_e4m3", "int8"), ("cuda", "int8", "fp8_e4m3")]
+)  # fmt: skip
+def test_an_eight_bit_cache_is_another_one_on_each_device(kind, asked, instead):
+    with pytest.raises(UserError) as refused:
+        decide(platform(kind), kv_cache_dtype=asked)
+    assert refused.value.field == "kv_cache_dtype"
+    assert f"no such cache on {kind}" in refused.value.message and f"use {instead} " in refused.value.hint
+    assert decide(platform(kind), kv_cache_dtype=instead)[0].kv_dtype == instead
+
+
 def test_what_is_asked_for_is_kept():
     resolved, why = decide(
         max_model_len=100, max_num_seqs=3, max_num_batched_tokens=77, kv_cache_dtype="bfloat16", load_format="dummy",
