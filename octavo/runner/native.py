@@ -14,7 +14,8 @@ from octavo.attention.native import NativeAttention
 from octavo.config.resolve import Resolved
 from octavo.core.facts import Decision, Platform
 from octavo.models.blocks import DecoderSpec
-from octavo.models.native import NativeDecoder, Storage, refused, weight_bytes
+from octavo.models.native import NativeDecoder, refused
+from octavo.models.packed import Storage, weight_bytes
 from octavo.models.registry import MODELS, Survey
 from octavo.nn.protocols import DTYPES, Checkpoint
 from octavo.ops.cpu.find import find_library

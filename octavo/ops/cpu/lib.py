@@ -143,8 +143,9 @@ class Engine:
 
 class Memory:
     """Zeroed memory for weights, in huge pages where the kernel has them: with small ones a core
-    reads a third less a second. Freed when the last tensor of it is."""
+    reads less a second. Freed when the last tensor of it is."""
 
+    filled = False  # whether what is taken holds its weights already
     _CHUNK, _HUGE_PAGES = 32 << 20, 14  # bytes; Linux's MADV_HUGEPAGE
 
     def __init__(self) -> None:
@@ -155,7 +156,7 @@ class Memory:
         """uint8 [nbytes], 64-byte aligned."""
         if self._used + nbytes > self._chunk.numel():
             size = -(-max(nbytes, self._CHUNK) // (2 << 20)) * (2 << 20)
-            mapped: Any = mmap.mmap(-1, size)
+            mapped: Any = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has none
             with contextlib.suppress(OSError, AttributeError):  # a kernel or system without them
                 mapped.madvise(self._HUGE_PAGES)
             self._chunk, self._used = torch.frombuffer(mapped, dtype=torch.uint8), 0
