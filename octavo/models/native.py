@@ -12,11 +12,11 @@ from torch import Tensor
 
 from octavo.models import packed
 from octavo.models.blocks import Decoder, DecoderSpec
-from octavo.models.packed import Loader, Storage
+from octavo.models.packed import Loader, Storage, Weights, places
 from octavo.nn.forward import Forward
 from octavo.nn.protocols import CacheSpec, Checkpoint
 from octavo.ops.cpu import lib
-from octavo.ops.cpu.lib import Engine, Library, Memory
+from octavo.ops.cpu.lib import Engine, Library
 from octavo.ops.cpu.program import Heads, Program, unsupported
 
 _PROLOGUES = {
@@ -56,12 +56,15 @@ class NativeDecoder:
         page: int,
         cache: torch.dtype,
         storage: Storage | None = None,
-        memory: Memory | None = None,
+        weights: Weights | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.spec, self.cache_specs, self.vocab_size = spec, specs, spec.vocab
         self._page, self._cache = page, cache
-        self._load = Loader(checkpoint, library, engine, storage or Storage(), memory)
+        storage = storage or Storage()
+        if weights is None:
+            weights = Weights.empty(places(library, spec, checkpoint.index, storage))
+        self._load = Loader(checkpoint, library, engine, storage, weights)
         widths = (
             spec.hidden, (spec.heads + 2 * spec.kv_heads) * spec.head_dim, spec.heads * spec.head_dim,
             2 * spec.intermediate, spec.hidden, spec.rope.dim,

@@ -20,6 +20,7 @@ from octavo.ops.cpu.lib import Engine, Library, Memory, PackedWeight
 from octavo.ops.cpu.program import Program
 
 BLOCKS = ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
+_ALIGN = 64  # bytes; what kernels read of a weight begins at a line
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -126,19 +127,56 @@ def weight_bytes(
     return sum(library.packed_bytes(run.format, run.rows, run.k) for run in all_runs(spec, index, storage))
 
 
+class Places(NamedTuple):
+    """Where each run of a model lies in one piece of memory: by the names of its parts."""
+
+    at: dict[tuple[tuple[str, int], ...], int]
+    nbytes: int
+    words: tuple[str, ...]  # all of this as text, for a key
+
+
+def places(library: Library, spec: DecoderSpec, index: Mapping[str, TensorInfo], storage: Storage) -> Places:
+    at: dict[tuple[tuple[str, int], ...], int] = {}
+    words, end = [], 0
+    for run in all_runs(spec, index, storage):
+        at[run.parts] = end
+        words.append(f"{end} {run}")
+        end += -(-library.packed_bytes(run.format, run.rows, run.k) // _ALIGN) * _ALIGN
+    return Places(at, end, tuple(words))
+
+
+class Room(NamedTuple):
+    """ops.cpu.lib.Room of one weight."""
+
+    data: Tensor
+
+    def take(self, nbytes: int) -> Tensor:
+        return self.data[:nbytes]
+
+
+class Weights(NamedTuple):
+    """Memory for all packed weights of a model. `filled`: they are in it already."""
+
+    places: Places
+    data: Tensor
+    filled: bool = False
+
+    @classmethod
+    def empty(cls, places: Places) -> Weights:
+        return cls(places, Memory().take(places.nbytes))
+
+    def room(self, run: Run) -> Room:
+        return Room(self.data[self.places.at[run.parts] :])
+
+
 class Loader:
     """Reads tensors of a checkpoint into packed weights and float vectors."""
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        library: Library,
-        engine: Engine,
-        storage: Storage,
-        memory: Memory | None = None,
+        self, checkpoint: Checkpoint, library: Library, engine: Engine, storage: Storage, weights: Weights
     ) -> None:
         self._checkpoint, self._library, self._engine, self._storage = checkpoint, library, engine, storage
-        self._memory = memory or Memory()
+        self._weights = weights
 
     def vector(self, name: str, size: int) -> Tensor:
         out = torch.empty(size)
@@ -179,8 +217,8 @@ class Loader:
             at += run.rows
 
     def _pack(self, run: Run) -> PackedWeight:
-        weight = PackedWeight(self._library, run.format, run.rows, run.k, self._memory)
-        if self._memory.filled:
+        weight = PackedWeight(self._library, run.format, run.rows, run.k, self._weights.room(run))
+        if self._weights.filled:
             return weight
         first = 0
         for name, rows in run.parts:
