@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import logging
 import mmap
@@ -135,9 +136,8 @@ class PackStore:
             room += size
         free = shutil.disk_usage(self._folder).free
         if pack.nbytes > free // 2:
-            raise OSError(
-                0, f"they take {pack.nbytes >> 20} MiB, more than half of the {free >> 20} MiB left"
-            )
+            size = f"{pack.nbytes >> 20} MiB"
+            raise OSError(errno.ENOSPC, f"{size} are more than half of the {free >> 20} MiB left")
 
     def _write(self, pack: Pack, array: Bytes) -> None:
         handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")  # 0600
@@ -196,9 +196,13 @@ def _sum(array: Bytes, threads: int = 1) -> bytes:
         pages = array[at : at + _PIECE].view(np.uint64).reshape(-1, _PAGE // 8)
         return bytes(pages.sum(1, dtype=np.uint64))
 
-    digest = hashlib.sha256()
+    digest, pieces = hashlib.sha256(), range(0, len(array), _PIECE)
+    if threads == 1:  # a program that ends starts no further thread
+        for at in pieces:
+            digest.update(words(at))
+        return digest.digest()
     with ThreadPoolExecutor(threads) as pool:
-        for sums in pool.map(words, range(0, len(array), _PIECE)):
+        for sums in pool.map(words, pieces):
             digest.update(sums)
     return digest.digest()
 
@@ -226,6 +230,6 @@ def _huge(address: int, nbytes: int) -> bool:
 def as_buffer(array: Bytes) -> Any:
     """Memory of a read-only array as ctypes sees it, for those who promise not to write: torch warns
     of buffers that cannot be written. Keeps the array."""
-    buffer = (ctypes.c_uint8 * len(array)).from_address(array.ctypes.data)
+    buffer: Any = (ctypes.c_uint8 * len(array)).from_address(array.ctypes.data)
     buffer.keeps = array
     return buffer

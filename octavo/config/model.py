@@ -34,8 +34,8 @@ class ModelConfig:
     )
     quantization: str | None = option(
         None,
-        "fp8: projections are rounded to 8 bits while they are read, on GPUs; int8: all matrices are, on CPUs; "
-        "gguf: a CPU computes with the file's own blocks, whatever the model's size",
+        "fp8: projections are rounded to 8 bits while they are read, on GPUs; int8: all matrices are, on "
+        "CPUs; gguf: a CPU computes with the file's own blocks, whatever the model's size",
         choices=("fp8", "int8", "gguf"),
     )
     max_model_len: int | None = option(

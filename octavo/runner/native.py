@@ -117,9 +117,7 @@ def choose_storage(
     if config.dtype != "auto":
         return Storage(wide, blocks=False), "dtype was given; --quantization gguf keeps the file's blocks"
     if wide_bytes > _SMALL:
-        return Storage(
-            wide
-        ), "the file's own blocks, since they would be more than 1 GiB in the model's dtype"
+        return Storage(wide), "the file's own blocks, since in the model's dtype they would take over 1 GiB"
     return Storage(wide, blocks=False), (
         "a small model is more exact so; --quantization gguf keeps the file's blocks, which is faster"
     )

@@ -52,24 +52,22 @@ class Packing(NamedTuple):
     def expected(self) -> Decision:
         """What a start would do, before it does."""
         if self.refused:
-            return Decision(_FIELD, "private", f"packed at every start: {self.refused}")
-        if not self.store.holds(self.pack):
-            return Decision(
-                _FIELD, "private" if self.pages != "shared" else "shared", "packed at the next start"
-            )
-        return Decision(_FIELD, self.pages, f"{self.pack.file} is there")
+            return self._new()
+        there = self.store.holds(self.pack)
+        why = f"{self.pack.file} is there" if there else "packed at the next start, and kept"
+        return Decision(_FIELD, self.pages, why)
 
     def find(self) -> tuple[Weights, Decision]:
         """Filled where there is a file of them, otherwise empty."""
         held = None if self.refused else self.store.open(self.pack, self.threads)
         if held is not None:
             return self._filled(held)
-        why = (
-            f"packed at every start: {self.refused}"
-            if self.refused
-            else "packed now, kept for the next start"
-        )
-        return Weights(self.places, _private(self.pack.nbytes)), Decision(_FIELD, "private", why)
+        return Weights(self.places, _private(self.pack.nbytes)), self._new()
+
+    def _new(self) -> Decision:
+        if self.refused:
+            return Decision(_FIELD, "private", f"packed at every start: {self.refused}")
+        return Decision(_FIELD, "private", "packed now, and kept for the next start")
 
     def keep(self, weights: Weights) -> tuple[Weights, Decision] | None:
         """Once they are filled. Where pages must be shared: those that are, to be used instead."""
