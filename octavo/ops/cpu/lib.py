@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -86,6 +86,7 @@ class Library:
         if lib.oct_abi() != ABI:
             raise NativeError(f"{path} has ABI {lib.oct_abi()}, {ABI} is wanted")
         self.calls: Any = lib
+        self.name = path.name  # changes with the layout of packed weights
         self.level = LEVELS[lib.oct_best_level()]
 
     def packed_bytes(self, format: str, n: int, k: int) -> int:
@@ -94,6 +95,15 @@ class Library:
         if nbytes < 0:
             raise NativeError(f"{format} cannot hold a matrix [{n}, {k}]")
         return nbytes
+
+
+def levels_here(library: Library) -> tuple[str, ...]:
+    """Those this CPU can run and the compiler could build, the plainest first."""
+    made = ((name, library.calls.oct_engine_create(1, i, None)) for i, name in enumerate(LEVELS))
+    there = [(name, handle) for name, handle in made if handle]
+    for _, handle in there:
+        library.calls.oct_engine_destroy(handle)
+    return tuple(name for name, _ in there)
 
 
 class Engine:
@@ -144,7 +154,7 @@ class Engine:
 
 class Memory:
     """Zeroed memory for weights, in huge pages where the kernel has them: with small ones a core
-    reads a third less a second. Freed when the last tensor of it is."""
+    reads less a second. Freed when the last tensor of it is."""
 
     _CHUNK, _HUGE_PAGES = 32 << 20, 14  # bytes; Linux's MADV_HUGEPAGE
 
@@ -156,7 +166,7 @@ class Memory:
         """uint8 [nbytes], 64-byte aligned."""
         if self._used + nbytes > self._chunk.numel():
             size = -(-max(nbytes, self._CHUNK) // (2 << 20)) * (2 << 20)
-            mapped: Any = mmap.mmap(-1, size)
+            mapped: Any = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has none
             with contextlib.suppress(OSError, AttributeError):  # a kernel or system without them
                 mapped.madvise(self._HUGE_PAGES)
             self._chunk, self._used = torch.frombuffer(mapped, dtype=torch.uint8), 0
@@ -165,13 +175,20 @@ class Memory:
         return taken
 
 
+class Room(Protocol):
+    """Where a weight finds memory."""
+
+    def take(self, nbytes: int) -> Tensor:
+        """uint8 [nbytes], 64-byte aligned."""
+
+
 class PackedWeight:
     """A matrix [n, k] in panels. `data` holds it; rows are written by Engine.pack."""
 
-    def __init__(self, library: Library, format: str, n: int, k: int, memory: Memory | None = None) -> None:
+    def __init__(self, library: Library, format: str, n: int, k: int, room: Room | None = None) -> None:
         nbytes = library.packed_bytes(format, n, k)
         self.format, self.n, self.k = format, n, k
-        self.data = _aligned(nbytes) if memory is None else memory.take(nbytes)
+        self.data = _aligned(nbytes) if room is None else room.take(nbytes)
         self.struct = WeightStruct(FORMATS.index(format), 0, n, k, self.data.data_ptr())
 
 

@@ -17,7 +17,8 @@ from octavo.checkpoint.dummy import DummyCheckpoint
 from octavo.checkpoint.load import load_model
 from octavo.core.hf_config import HFConfig
 from octavo.models.blocks import Decoder
-from octavo.models.native import NativeDecoder, Storage, refused, weight_bytes
+from octavo.models.native import NativeDecoder, refused
+from octavo.models.packed import Storage, weight_bytes
 from octavo.models.registry import MODELS, build
 from octavo.nn.attention import prepare
 from octavo.nn.build import Build
