@@ -47,7 +47,8 @@ _METRICS = {
 }
 _ARGS = {name: f"octavo.compat:{name}" for name in ("EngineArgs", "AsyncEngineArgs")}
 _LORA = {"LoRARequest": "octavo.compat:LoRARequest"}
-_LOGPROB = {"Logprob": "octavo.front.outputs:Logprob"}
+_LOGPROB = {name: f"octavo.front.logprobs:{name}" for name in ("Logprob", "FlatLogprobs")}
+_LOGPROB |= {name: f"octavo.front.logprobs:{name}" for name in ("PromptLogprobs", "SampleLogprobs")}
 
 # module of vLLM -> its names -> where they are here. "LLM" and the asynchronous classes are added by
 # `install`, since they depend on the map of models.

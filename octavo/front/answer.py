@@ -13,7 +13,7 @@ import msgspec
 
 from octavo.core.events import Timeline
 from octavo.core.request import Delta, EngineRequest, Finish, PositionLogprobs
-from octavo.front.outputs import Logprob
+from octavo.front.logprobs import Logprob
 from octavo.front.prepared import Prepared
 from octavo.text.stop import StopStrings
 from octavo.text.tokenizer import Tokenizer
@@ -31,8 +31,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """News of answer `index`. `text` never ends inside a character or a possible stop string.
 
     `logprobs` has one mapping a token when they were asked for: the sampled token first, then the
-    alternatives by rank. `prompt_logprobs` begins with None for position 0. `error` explains
-    finish_reason "error", `refused` that the request itself is to blame.
+    alternatives by rank, or the tokens that were named. `prompt_logprobs` begins with None for
+    position 0. `error` explains finish_reason "error", `refused` that the request itself is to blame.
     """
 
     index: int
@@ -182,7 +182,7 @@ class _Row:
         return delta.tokens, "".join(parts), finish, reason
 
     def _logprobs(self, delta: Delta, count: int) -> tuple[dict[int, Logprob], ...] | None:
-        if self._params.logprobs is None:
+        if not self._params.scores:
             return None
         return tuple(self._named(position) for position in delta.logprobs[:count])
 
@@ -200,8 +200,8 @@ class _Row:
 
     def _named(self, position: PositionLogprobs) -> dict[int, Logprob]:
         row = {position.token: Logprob(position.logprob, position.rank, self._name(position.token))}
-        ranked = zip(position.top_ids, position.top_logprobs, strict=True)
-        for rank, (id, value) in enumerate(ranked, start=1):
+        ranks = position.top_ranks or range(1, len(position.top_ids) + 1)
+        for id, value, rank in zip(position.top_ids, position.top_logprobs, ranks, strict=True):
             if id not in row:
                 row[id] = Logprob(value, rank, self._name(id))
         return row

@@ -23,6 +23,7 @@ from octavo.runner.features import Answer, Feature, PromptLogprobs, SampledLogpr
 from octavo.runner.inputs import Inputs, Step
 from octavo.runner.slots import Slots
 from octavo.runner.transfer import pack, to_host
+from octavo.sampling.plugins import stages
 from octavo.sampling.sampler import Sampler
 from octavo.sampling.stage import Index
 
@@ -57,7 +58,7 @@ class Device:
         self._caches = caches
         self._slots = Slots(rows, length, layout.groups)
         self._inputs = Inputs(self._slots, layout.groups, caches.tensors)
-        self._sampler = Sampler(rows)
+        self._sampler = Sampler(rows, stages())
         self._features: tuple[Feature, ...] = (
             SampledLogprobs(),
             PromptLogprobs(model.logits, model.vocab_size),

@@ -34,6 +34,7 @@ from octavo.runner.drawing import Drawing
 from octavo.runner.memory import Costs, plan_memory
 from octavo.runner.native import check_cache, plan_native
 from octavo.runner.slots import Slots
+from octavo.sampling import plugins
 
 
 def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> Drawing:
@@ -58,7 +59,7 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     costs = _costs(resolved, facts, needs, layout)
     memory = plan_memory(resolved, costs, platform)
     spread = (Decision("cpu_threads", str(threads), why),) if threads else ()
-    made = (*decisions, *spread, *kernels, chosen, *memory.decisions)
+    made = (*decisions, *spread, *kernels, chosen, *plugins.decisions(platform.kind), *memory.decisions)
     return Drawing(resolved, facts, platform, backend, quant, layout, costs, parameters, memory, made, native)
 
 

@@ -155,6 +155,18 @@ SHARED = [
     ({"thinking_token_budget": 5}, "thinking_token_budget", "not known", LEAVE),
     ({"thinking_token_budget": -2}, "thinking_token_budget", "thinking_token_budget is -2", OR_ALL),
     ({"kv_transfer_params": {"a": 1}}, "kv_transfer_params", ABSENT, LEAVE),
+    ({"vllm_xargs": [1]}, "vllm_xargs", "object", TYPES),
+    ({"vllm_xargs": {"a": list(range(2000))}}, "vllm_xargs", "too many values", "at most 1024"),
+    ({"vllm_xargs": {"a": "x" * 70_000}}, "vllm_xargs", "too much text", "at most 65536 characters"),
+    ({"vllm_xargs": {"a": [[[[[[[[1]]]]]]]]}}, "vllm_xargs", "nested too deeply", "at most 8 levels"),
+    ({"vllm_xargs": {"a": HUGE}}, "vllm_xargs", "huge number", "integers of 64 bits"),
+    (
+        {"vllm_xargs": {"kv_transfer_params": {"a": 1}}},
+        "vllm_xargs",
+        "kv_transfer_params",
+        "no KV connectors",
+    ),
+    ({"vllm_xargs": {"a": 1}, "use_beam_search": True}, "vllm_xargs", (ABSENT, "beam search"), DRAWN),
 ]
 ONLY_TEXT = [
     ({"prompt": ""}, "prompt", "empty", SOMETHING),
@@ -225,6 +237,22 @@ ONLY_CHAT = [
     ({"top_logprobs": 3}, "top_logprobs", "logprobs", "set logprobs to true"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20", FEWER),
     ({"logprobs": True, "top_logprobs": -2}, "top_logprobs", "top_logprobs is -2", OR_ALL),
+    ({"logprob_token_ids": [1]}, "logprob_token_ids", "needs logprobs", "set logprobs to true"),
+    (
+        {"logprob_token_ids": [-1], "logprobs": True},
+        "logprob_token_ids",
+        "logprob_token_ids[0] is -1",
+        NATURAL,
+    ),
+    ({"logprob_token_ids": [264], "logprobs": True}, "logprob_token_ids", "264", KNOWN),
+    ({"logprob_token_ids": [1] * 129, "logprobs": True}, "logprob_token_ids", "129", "at most 128"),
+    ({"logprob_token_ids": "1", "logprobs": True}, "logprob_token_ids", "array", TYPES),
+    (
+        {"logprob_token_ids": [1], "logprobs": True, "use_beam_search": True},
+        "logprob_token_ids",
+        (ABSENT, "beam search"),
+        DRAWN,
+    ),
     ({"max_completion_tokens": 0}, "max_completion_tokens", "0", COUNT),
     (
         {"max_completion_tokens": CONTEXT},

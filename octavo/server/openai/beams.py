@@ -11,7 +11,7 @@ from octavo.core.errors import Unsupported, UserError
 from octavo.front.answer import Chunk
 from octavo.front.beam import BeamSearchParams
 from octavo.front.beams import Search
-from octavo.front.outputs import Logprob
+from octavo.front.logprobs import Logprob
 from octavo.front.prepared import Prepared
 from octavo.front.prompt import Options
 from octavo.server.gate import Ticket
@@ -30,6 +30,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "allowed_token_ids": (),
     "bad_words": ([],),
+    "vllm_xargs": ({},),
     "prompt_logprobs": (False,),
     "response_format": (ResponseFormat("text"),),
     "structured_outputs": (),

@@ -79,6 +79,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     thinking_token_budget: int | None = None
+    vllm_xargs: dict[str, Any] | None = None  # extra_args of SamplingParams
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     # the form of the answer; the guided fields are deprecated
@@ -109,7 +110,6 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     logits_processors: Any = None
     repetition_detection: Any = None
     kv_transfer_params: Any = None
-    vllm_xargs: Any = None
     mm_processor_kwargs: Any = None
 
 
@@ -199,6 +199,7 @@ class ChatRequest(GenerateRequest, kw_only=True):
     messages: Messages
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    logprob_token_ids: list[int] | None = None
     max_completion_tokens: int | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None

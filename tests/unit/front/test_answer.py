@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from octavo.core.events import Timeline
-from octavo.core.request import Delta, Finish
+from octavo.core.request import Delta, Finish, PositionLogprobs
 from octavo.front.answer import Answer
 from octavo.front.collect import Collector
-from octavo.front.outputs import CompletionOutput, Logprob, RequestOutput
+from octavo.front.logprobs import FlatLogprobs, Logprob
+from octavo.front.outputs import CompletionOutput, RequestOutput
 from octavo.front.params import RequestOutputKind, SamplingParams
 from tests.unit.front.scenes import TOKENIZER, Script, builder
 
@@ -133,6 +134,43 @@ def test_log_probabilities_are_named():
     assert next(iter(one.logprobs[0])) == IDS[0]
     assert output.prompt_logprobs[0] is None
     assert [next(iter(row)) for row in output.prompt_logprobs[1:]] == list(prepared.token_ids[1:])
+
+
+def test_named_tokens_have_ranks_of_their_own():
+    prepared = prepare(SamplingParams(max_tokens=50, logprob_token_ids=[9, 7, IDS[0]]))
+    score = PositionLogprobs(IDS[0], -1.5, 2, (9, 7, IDS[0]), (-9.0, -0.5, -1.5), (40, 1, 2))
+    delta = Delta(id=prepared.requests[0].id, tokens=IDS[:1], logprobs=(score,), finish=Finish.LENGTH)
+    (row,) = fold(prepared, [delta])[0].outputs[0].logprobs
+    assert [(id, one.logprob, one.rank) for id, one in row.items()] == [
+        (IDS[0], -1.5, 2),
+        (9, -9.0, 40),
+        (7, -0.5, 1),
+    ]
+
+
+@pytest.mark.parametrize("kind", list(RequestOutputKind))
+def test_flat_scores_read_as_the_others(kind):
+    def told(flat):
+        asked = SamplingParams(max_tokens=50, logprobs=2, prompt_logprobs=2, flat_logprobs=flat)
+        prepared = prepare(asked)
+        answer, collector = Answer(prepared, TOKENIZER), Collector(prepared, kind)
+        chunks = [chunk for delta in said(prepared, Script(IDS)) if (chunk := answer.feed(delta))]
+        return [output for chunk in chunks if (output := collector.add(chunk)) is not None]
+
+    plain, flat = told(False), told(True)
+    assert len(plain) == len(flat) > 0
+    for one, other in zip(plain, flat, strict=True):
+        assert isinstance(other.outputs[0].logprobs, FlatLogprobs)
+        assert list(other.outputs[0].logprobs) == one.outputs[0].logprobs
+        assert other.outputs[0].cumulative_logprob == one.outputs[0].cumulative_logprob
+        assert isinstance(other.prompt_logprobs, FlatLogprobs)
+        assert [row or None for row in other.prompt_logprobs] == one.prompt_logprobs
+    merged = flat[0]
+    for later in flat[1:]:
+        merged.add(later, aggregate=kind is RequestOutputKind.DELTA)
+    assert isinstance(merged.outputs[0].logprobs, FlatLogprobs) and len(merged.outputs[0].logprobs) == len(
+        IDS
+    )
 
 
 def test_a_prompt_of_one_token_has_one_empty_score():
