@@ -70,6 +70,7 @@ template <int BYTES> OCT_INLINE void fetch_ahead(const uint8_t* p) {
 constexpr int W = 16;
 constexpr bool SIGNED_BYTES = false;  // the dot product takes unsigned weight bytes up to 255
 constexpr int MAX_TILE = 16;
+constexpr int REGISTERS = 32;
 typedef __m512 F;
 typedef __m512i I;
 
@@ -136,6 +137,7 @@ OCT_INLINE F f_from_bf16(const uint16_t* p) {
 constexpr int W = 8;
 constexpr bool SIGNED_BYTES = true;
 constexpr int MAX_TILE = 4;
+constexpr int REGISTERS = 16;
 typedef __m256 F;
 typedef __m256i I;
 
@@ -231,6 +233,7 @@ OCT_INLINE F f_from_bf16(const uint16_t* p) {
 constexpr int W = 4;
 constexpr bool SIGNED_BYTES = true;
 constexpr int MAX_TILE = 4;
+constexpr int REGISTERS = 32;
 typedef float32x4_t F;
 typedef int32x4_t I;
 
@@ -323,6 +326,7 @@ OCT_INLINE F f_from_bf16(const uint16_t* p) { return vreinterpretq_f32_u32(vshll
 constexpr int W = 4;
 constexpr bool SIGNED_BYTES = true;
 constexpr int MAX_TILE = 4;
+constexpr int REGISTERS = 16;
 typedef float F __attribute__((vector_size(16)));
 typedef int32_t I __attribute__((vector_size(16)));
 typedef uint32_t U __attribute__((vector_size(16)));

@@ -124,7 +124,9 @@ class Calls:
     def _call(self, name: str, *args: int, regions: Sequence[Region] = ()) -> int:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
-        unique = list({r.at: r for r in sorted(regions, key=lambda r: (r.writes, r.nbytes)) if r.nbytes}.values())
+        unique = list(
+            {r.at: r for r in sorted(regions, key=lambda r: (r.writes, r.nbytes)) if r.nbytes}.values()
+        )
         stdin.write(struct.pack("<ii6q", _NAMES.index(name), len(unique), *args, *(0,) * (6 - len(args))))
         for region in unique:
             stdin.write(struct.pack("<Qqq", region.at, region.nbytes, region.writes))
@@ -157,7 +159,11 @@ def _inputs(ops: Sequence[OpStruct], widths: Any, step: StepStruct) -> Iterator[
     for b, at in enumerate(step.buffers):
         if at:
             yield Region(at, 4 * tokens * widths[b], True)
-    for at, nbytes in ((step.ids, 8 * tokens), (step.positions, 8 * tokens), (step.row_start, 4 * (rows + 1))):
+    for at, nbytes in (
+        (step.ids, 8 * tokens),
+        (step.positions, 8 * tokens),
+        (step.row_start, 4 * (rows + 1)),
+    ):
         if at:
             yield Region(at, nbytes)
     if step.seconds:
