@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-_COMPILERS = ("g++", "c++", "clang++")
+COMPILERS = ("g++", "c++", "clang++")
 _COMMON = (
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
     "-pthread", "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-psabi",
@@ -73,7 +73,7 @@ def library(
     *,
     extra: Sequence[str] = (),
     jobs: int | None = None,
-    compilers: Sequence[str] = _COMPILERS,
+    compilers: Sequence[str] = COMPILERS,
     machine: str | None = None,
 ) -> Path:
     """The compiled library, made in `cache` unless it is there. BuildError with a reason.
@@ -81,9 +81,7 @@ def library(
     `extra` are further compiler flags (sanitizers); they make another library. `compilers` and
     `machine` say for what, where that is not this machine.
     """
-    compiler = next((found for name in compilers if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise BuildError(f"no C++ compiler was found (looked for {', '.join(compilers)})")
+    compiler = find_compiler(compilers)
     machine = machine or platform.machine()
     file = f"octavo-cpu-{_key(compiler, machine, extra)}.so"
     for folder in (HERE, cache):  # beside the sources where the package brought it along
@@ -93,11 +91,21 @@ def library(
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as work:
-            made = _Build(compiler, Path(work), levels(machine), tuple(extra)).run(jobs or os.cpu_count() or 1)
+            made = _Build(compiler, Path(work), levels(machine), tuple(extra)).run(
+                jobs or os.cpu_count() or 1
+            )
             os.replace(made, target)  # whoever builds at the same time gets the same file
     except OSError as error:
         raise BuildError(f"cannot write {cache}: {error.strerror}") from error
     return target
+
+
+def find_compiler(names: Sequence[str] = COMPILERS) -> str:
+    """The first that is installed. BuildError where none is."""
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        raise BuildError(f"no C++ compiler was found (looked for {', '.join(names)})")
+    return found
 
 
 def levels(machine: str) -> tuple[Level, ...]:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from octavo.config import env
+from octavo.ops.cpu.build import find_compiler
 from octavo.ops.cpu.build import library as build_library
 from octavo.ops.cpu.find import find_library
 from octavo.ops.cpu.lib import Engine, Library
-from tests.cpu.native.remote.calls import RemoteLibrary
+from tests.cpu.native.remote.calls import RemoteLibrary, compile_server
 
 _LIBRARY = pytest.StashKey[Library]()
 
@@ -27,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def library_of(config: pytest.Config, folder: pytest.TempPathFactory | None = None) -> Library:
+def library_of(config: pytest.Config) -> Library:
     """Of this run: in another process, of other flags, or the one Octavo uses here."""
     if _LIBRARY not in config.stash:
         if command := config.getoption("--native-server", ""):
@@ -41,9 +43,9 @@ def library_of(config: pytest.Config, folder: pytest.TempPathFactory | None = No
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Levels of this CPU (or of the emulated one): what it cannot run is no test that was left out."""
-    if "engine" in metafunc.fixturenames:
+    for fixture in {"engine", "guarded_engine"} & set(metafunc.fixturenames):
         levels = library_of(metafunc.config).levels
-        metafunc.parametrize("engine", levels, indirect=True, scope="session")
+        metafunc.parametrize(fixture, levels, indirect=True, scope="session")
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,28 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if flags := request.config.getoption("--native-flags", ""):
         return Library(build_library(tmp_path_factory.mktemp("native"), extra=flags.split()))
     return library_of(request.config)
+
+
+@pytest.fixture(scope="session")
+def guarded(
+    request: pytest.FixtureRequest, library: Library, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Library]:
+    """The library in a process where every buffer ends at a page that nobody may touch."""
+    options = request.config.getoption
+    if options("--native-flags", "") or options("--native-server", ""):
+        yield library  # a sanitizer looks, or it is such a process already
+        return
+    server = compile_server(find_compiler(), tmp_path_factory.mktemp("guarded"))
+    served = RemoteLibrary([str(server), str(build_library(env.octavo_home() / "native"))])
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="session")
+def guarded_engine(request: pytest.FixtureRequest, guarded: Library) -> Iterator[Engine]:
+    made = Engine(guarded, 2, request.param)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ class Calls:
         self, engine: int, w: WeightStruct, src: int, scales: int | None, first: int, rows: int
     ) -> int:
         regions = [*self._weight(w, writes=True)]
-        if 0 <= first and 0 < rows and first + rows <= w.n:
+        if first >= 0 and rows > 0 and first + rows <= w.n:
             regions.append(Region(src, rows * lib.source_bytes(lib.FORMATS[w.format], w.k)))
             regions += [Region(scales, rows * 4)] if scales else []
         else:  # refused: nothing is touched
