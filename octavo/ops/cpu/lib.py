@@ -107,6 +107,7 @@ class Engine:
     def __init__(
         self, library: Library, threads: int, level: str | None = None, cpus: Sequence[int] | None = None
     ) -> None:
+        self._handle: int | None = None
         self.level = level or library.level
         pins = (c_int32 * threads)(*cpus) if cpus is not None else None
         self._lib = library.calls
