@@ -124,5 +124,7 @@ const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx512_bf16();
 const Kernels* kernels_amx();
+const Kernels* kernels_neon();
+const Kernels* kernels_neon_dotprod();
 
 }  // namespace oct

@@ -19,7 +19,7 @@ from torch import Tensor
 ABI = 2
 PANEL, BLOCK, BUFFERS, QUERIES = 16, 32, 8, 48
 FORMATS = ("F32", "BF16", "INT8", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
-LEVELS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
+LEVELS = ("portable", "avx2", "avx512", "avx512_bf16", "amx", "neon", "neon_dotprod")
 EMBED, LINEAR, ATTENTION, NORM, ANGLES = range(5)
 PLAIN, NORMED, SILU, GELU, GELU_TANH = range(5)
 CACHE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -65,13 +65,23 @@ class NativeError(RuntimeError):
 
 
 class Library:
-    """A loaded library. `level` is the best this CPU has."""
+    """A loaded library. `levels` are those this CPU runs, `level` the best of them."""
 
     def __init__(self, path: Path) -> None:
+        self.calls: Any = self.open(path)
+        self.name = path.name  # changes with the layout of packed weights
+        if self.calls.oct_abi() != ABI:
+            raise NativeError(f"{path} has ABI {self.calls.oct_abi()}, {ABI} is wanted")
+        self.levels = tuple(name for i, name in enumerate(LEVELS) if self.calls.oct_has_level(i))
+        self.level = LEVELS[self.calls.oct_best_level()]
+
+    def open(self, path: Path) -> Any:
+        """An object with the functions of abi.h."""
         lib = ctypes.CDLL(str(path))
         calls: dict[str, tuple[Any, tuple[Any, ...]]] = {
             "oct_abi": (c_int32, ()),
             "oct_best_level": (c_int32, ()),
+            "oct_has_level": (c_int32, (c_int32,)),
             "oct_level_name": (c_char_p, (c_int32,)),
             "oct_engine_create": (c_void_p, (c_int32, c_int32, POINTER(c_int32))),
             "oct_engine_destroy": (None, (c_void_p,)),
@@ -83,11 +93,7 @@ class Library:
         for name, (result, arguments) in calls.items():
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
-        if lib.oct_abi() != ABI:
-            raise NativeError(f"{path} has ABI {lib.oct_abi()}, {ABI} is wanted")
-        self.calls: Any = lib
-        self.name = path.name  # changes with the layout of packed weights
-        self.level = LEVELS[lib.oct_best_level()]
+        return lib
 
     def packed_bytes(self, format: str, n: int, k: int) -> int:
         """Bytes of a packed [n, k]. NativeError where the format cannot hold it."""
@@ -97,21 +103,13 @@ class Library:
         return nbytes
 
 
-def levels_here(library: Library) -> tuple[str, ...]:
-    """Those this CPU can run and the compiler could build, the plainest first."""
-    made = ((name, library.calls.oct_engine_create(1, i, None)) for i, name in enumerate(LEVELS))
-    there = [(name, handle) for name, handle in made if handle]
-    for _, handle in there:
-        library.calls.oct_engine_destroy(handle)
-    return tuple(name for name, _ in there)
-
-
 class Engine:
     """Threads, scratch memory and the kernels of one level. One call at a time."""
 
     def __init__(
         self, library: Library, threads: int, level: str | None = None, cpus: Sequence[int] | None = None
     ) -> None:
+        self._handle: int | None = None
         self.level = level or library.level
         pins = (c_int32 * threads)(*cpus) if cpus is not None else None
         self._lib = library.calls

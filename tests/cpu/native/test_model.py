@@ -23,11 +23,11 @@ from octavo.models.registry import MODELS, build
 from octavo.nn.attention import prepare
 from octavo.nn.build import Build
 from octavo.nn.forward import Forward, GroupInputs, HostBounds
-from octavo.nn.protocols import AttentionBackend, Model
+from octavo.nn.protocols import AttentionBackend, Checkpoint, Model
 from octavo.ops.cpu.lib import Engine, Library
 from octavo.quant.none import Plain
 
-PAGE, PAGES = 16, 40
+PAGE, PAGES = 16, 70
 BASE = dict(
     vocab_size=300, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
     intermediate_size=80, rms_norm_eps=1e-5, max_position_embeddings=512, hidden_act="silu",
@@ -50,16 +50,16 @@ class Big(DummyCheckpoint):
         into.copy_(wide * 100 + (1.0 if "norm" in name else 0.0))
 
 
-def config(name: str, tmp_path: Path) -> HFConfig:
+def config(name: str, tmp_path: Path, **changes: Any) -> HFConfig:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**BASE, **CONFIGS[name]}))
+    path.write_text(json.dumps({**BASE, **CONFIGS[name], **changes}))
     return HFConfig.load(path)
 
 
-def torch_model(hf: HFConfig, backend: AttentionBackend) -> Decoder:
+def torch_model(hf: HFConfig, backend: AttentionBackend, checkpoint: Checkpoint | None = None) -> Decoder:
     b = Build.root({}, dtype=torch.float32, backend=backend, quant=Plain())
     model = build(hf, b)
-    load_model(Big(hf), b)
+    load_model(checkpoint or Big(hf), b)
     return model
 
 
@@ -70,10 +70,13 @@ def native_model(
     engine: Engine,
     storage: Storage,
     cache: torch.dtype = torch.float32,
+    checkpoint: Checkpoint | None = None,
 ) -> NativeDecoder:
     spec = MODELS.get(hf.architecture).read(hf)
     assert refused(MODELS.get(hf.architecture), spec, cache, PAGE) is None
-    return NativeDecoder(spec, specs, Big(hf), library, engine, page=PAGE, cache=cache, storage=storage)
+    return NativeDecoder(
+        spec, specs, checkpoint or Big(hf), library, engine, page=PAGE, cache=cache, storage=storage
+    )
 
 
 def inputs(model: Model, caches: dict[str, Tensor], rows: list[tuple[list[int], int, list[int]]]) -> Forward:
@@ -82,7 +85,7 @@ def inputs(model: Model, caches: dict[str, Tensor], rows: list[tuple[list[int], 
     positions: list[int] = []
     slots: list[int] = []
     starts = [0]
-    tables = torch.zeros(len(rows), 20, dtype=torch.int32)
+    tables = torch.zeros(len(rows), max(20, *(len(pages) for _, _, pages in rows)), dtype=torch.int32)
     for i, (ids, start, pages) in enumerate(rows):
         tokens += ids
         at = range(start, start + len(ids))
