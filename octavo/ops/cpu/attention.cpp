@@ -46,7 +46,7 @@ static void panel_scores(const uint8_t* const* panels, const float* q, int d, fl
 
 template <bool PAIRS, int N>
 static void block_scores(const uint8_t* const* panels, int count, const float* q, int d, float* s) {
-  constexpr int P = W == 16 && N <= 4 ? 4 : 1;
+  constexpr int P = W != 16 ? 1 : N <= 4 ? 4 : 2;
   int p = 0;
   for (; p + P <= count; p += P) panel_scores<PAIRS, N, P>(panels + p, q, d, s + p * 16);
   for (; p < count; p++) panel_scores<PAIRS, N, 1>(panels + p, q, d, s + p * 16);
@@ -70,50 +70,67 @@ static void scores(int n, const uint8_t* const* panels, int count, const float* 
 
 // --- values ----------------------------------------------------------------------------------
 
-// N queries x V vectors of dimensions: out += p V over `count` positions of one page panel.
+// Two positions' values, V vectors of dimensions from `at` on.
+template <bool PAIRS, int V>
+OCT_INLINE void load_values(const uint8_t* at, int64_t d, F* even, F* odd) {
+  OCT_UNROLL
+  for (int v = 0; v < V; v++) {
+    if (PAIRS) {
+      I pairs = i_load(at + v * W * 4);
+      even[v] = f_even(pairs);
+      odd[v] = f_odd(pairs);
+    } else {
+      even[v] = f_load(reinterpret_cast<const float*>(at) + v * W);
+      odd[v] = f_load(reinterpret_cast<const float*>(at) + d + v * W);
+    }
+  }
+}
+
+// N queries x V vectors of dimensions: out = factor * out + p V over the block's `count` positions.
 template <bool PAIRS, int N, int V>
-static void panel_values(const uint8_t* values, const float* p, int count, int d, float* out) {
-  F acc[N][V];
+static void some_values(const uint8_t* const* values, const float* p, const float* factors, int count, int d, int c, float* out) {
+  F acc[N][V], even[V], odd[V];
   OCT_UNROLL
   for (int i = 0; i < N; i++)
     OCT_UNROLL
-    for (int v = 0; v < V; v++) acc[i][v] = f_load(out + i * d + v * W);
+    for (int v = 0; v < V; v++) acc[i][v] = f_mul(f_load(out + i * d + v * W), f_set1(factors[i]));
   int j = 0;
   for (; j + 2 <= count; j += 2) {
+    load_values<PAIRS, V>(values[j / 16] + (j % 16 * d + (PAIRS ? 2 * c : c)) * (PAIRS ? 2 : 4), d, even, odd);
     OCT_UNROLL
-    for (int v = 0; v < V; v++) {
-      F even, odd;
-      if (PAIRS) {
-        I pairs = i_load(values + (static_cast<int64_t>(j) * d + v * W * 2) * 2);
-        even = f_even(pairs);
-        odd = f_odd(pairs);
-      } else {
-        even = f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j) * d + v * W);
-        odd = f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j + 1) * d + v * W);
-      }
+    for (int i = 0; i < N; i++)
       OCT_UNROLL
-      for (int i = 0; i < N; i++)
-        acc[i][v] = f_fma(odd, f_set1(p[i * KEYS + j + 1]), f_fma(even, f_set1(p[i * KEYS + j]), acc[i][v]));
-    }
+      for (int v = 0; v < V; v++)
+        acc[i][v] = f_fma(odd[v], f_set1(p[i * KEYS + j + 1]), f_fma(even[v], f_set1(p[i * KEYS + j]), acc[i][v]));
   }
   if (j < count) {  // the odd partner was never written
+    const uint8_t* at = values[j / 16] + (j % 16 * d + (PAIRS ? 2 * c : c)) * (PAIRS ? 2 : 4);
     for (int v = 0; v < V; v++) {
-      F even = PAIRS ? f_even(i_load(values + (static_cast<int64_t>(j) * d + v * W * 2) * 2))
-                     : f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j) * d + v * W);
-      for (int i = 0; i < N; i++) acc[i][v] = f_fma(even, f_set1(p[i * KEYS + j]), acc[i][v]);
+      F last = PAIRS ? f_even(i_load(at + v * W * 4)) : f_load(reinterpret_cast<const float*>(at) + v * W);
+      for (int i = 0; i < N; i++) acc[i][v] = f_fma(last, f_set1(p[i * KEYS + j]), acc[i][v]);
     }
   }
+  OCT_UNROLL
   for (int i = 0; i < N; i++)
+    OCT_UNROLL
     for (int v = 0; v < V; v++) f_store(out + i * d + v * W, acc[i][v]);
 }
 
-template <bool PAIRS, int V>
-static void values_of(int n, const uint8_t* values, const float* p, int count, int d, float* out) {
+template <bool PAIRS, int N>
+static void values_of(const uint8_t* const* values, const float* p, const float* factors, int count, int d, float* out) {
+  int c = 0;
+  for (; c + V_WIDTH * W <= d; c += V_WIDTH * W)
+    some_values<PAIRS, N, V_WIDTH>(values, p, factors, count, d, c, out + c);
+  for (; c < d; c += W) some_values<PAIRS, N, 1>(values, p, factors, count, d, c, out + c);
+}
+
+template <bool PAIRS>
+static void add_values(int n, const uint8_t* const* values, const float* p, const float* factors, int count, int d, float* out) {
   switch (n) {
-    case 1: return panel_values<PAIRS, 1, V>(values, p, count, d, out);
-    case 2: return panel_values<PAIRS, 2, V>(values, p, count, d, out);
-    case 3: return panel_values<PAIRS, 3, V>(values, p, count, d, out);
-    case 4: return panel_values<PAIRS, 4, V>(values, p, count, d, out);
+    case 1: return values_of<PAIRS, 1>(values, p, factors, count, d, out);
+    case 2: return values_of<PAIRS, 2>(values, p, factors, count, d, out);
+    case 3: return values_of<PAIRS, 3>(values, p, factors, count, d, out);
+    case 4: return values_of<PAIRS, 4>(values, p, factors, count, d, out);
   }
 }
 
@@ -125,15 +142,6 @@ static const uint8_t* panel_at(const AttnArgs& a, int64_t position) {
   constexpr int64_t SIZE = PAIRS ? 2 : 4;
   int64_t page = a.pages[position / a.page], at = position % a.page, d = a.head_dim;
   return a.cache + ((page * 2 * a.kv_heads + a.kv_head) * a.page + at) * d * SIZE;
-}
-
-template <bool PAIRS, int V>
-static void add_values(const AttnArgs& a, const Work& w, const uint8_t* values, int first, int count) {
-  const int d = a.head_dim;
-  for (int c = 0; c < d; c += V * W)
-    for (int i = 0; i < w.n; i += V_GROUP)
-      values_of<PAIRS, V>(w.n - i < V_GROUP ? w.n - i : V_GROUP, values + c * 4,
-                          w.s + i * KEYS + first, count, d, w.out + i * d + c);
 }
 
 template <bool PAIRS>
@@ -154,26 +162,23 @@ struct FloatCache {
   static void block(const AttnArgs& a, const Work& w, int64_t start, int count, int64_t end) {
     const int d = a.head_dim, panels = (count + 15) / 16;
     const int64_t bytes = 16 * d * (PAIRS ? 2 : 4), plane = bytes / 16 * a.kv_heads * a.page;
-    const uint8_t* keys[KEYS / 16];
+    const uint8_t *keys[KEYS / 16], *values[KEYS / 16];
     for (int p = 0; p < panels; p++) {
       keys[p] = panel_at<PAIRS>(a, start + p * 16);
-      fetch(keys[p] + plane, bytes);
+      values[p] = keys[p] + plane;
+      fetch(values[p], bytes);
     }
     for (int i = 0; i < w.n; i += Q_GROUP)
       scores<PAIRS>(w.n - i < Q_GROUP ? w.n - i : Q_GROUP, keys, panels, w.q + i * d, d, w.s + i * KEYS);
     for (int64_t next = start + KEYS; next < end && next < start + 2 * KEYS; next += 16)
       fetch(panel_at<PAIRS>(a, next), bytes);
+    float* factors = w.rest;
     for (int i = 0; i < w.n; i++) {
       Query& q = w.queries[i];
-      float factor = soften(w.s + i * KEYS, panels * 16, seen_by(a, q, start), a.softcap, q);
-      if (factor == 1.0f) continue;
-      for (int j = 0; j < d; j += W) f_store(w.out + i * d + j, f_mul(f_load(w.out + i * d + j), f_set1(factor)));
+      factors[i] = soften(w.s + i * KEYS, panels * 16, seen_by(a, q, start), a.softcap, q);
     }
-    for (int p = 0; p < panels; p++) {
-      int inside = count - p * 16 < 16 ? count - p * 16 : 16;
-      if (d % (V_WIDTH * W) == 0) add_values<PAIRS, V_WIDTH>(a, w, keys[p] + plane, p * 16, inside);
-      else add_values<PAIRS, 1>(a, w, keys[p] + plane, p * 16, inside);
-    }
+    for (int i = 0; i < w.n; i += V_GROUP)
+      add_values<PAIRS>(w.n - i < V_GROUP ? w.n - i : V_GROUP, values, w.s + i * KEYS, factors + i, count, d, w.out + i * d);
   }
 };
 

@@ -82,7 +82,7 @@ static void panel_scores(const uint8_t* const* panels, const int32_t* q, const R
 // Several panels at once where few queries leave the multipliers waiting for each other.
 template <int N>
 static void block_scores(const uint8_t* const* panels, int count, const int32_t* q, const Rest* rest, int d, float* s) {
-  constexpr int P = W != 16 ? 1 : N <= 3 ? 4 : N <= 6 ? 2 : 1;
+  constexpr int P = W != 16 ? 1 : N <= 2 ? 4 : N <= 4 ? 2 : 1;
   int p = 0;
   for (; p + P <= count; p += P) panel_scores<N, P>(panels + p, q, rest, d, s + p * 16);
   for (; p < count; p++) panel_scores<N, 1>(panels + p, q, rest, d, s + p * 16);
@@ -149,7 +149,7 @@ static void some_values(const uint8_t* const* values, int count, const Rest* res
 
 template <int N>
 static void values_of(const uint8_t* const* values, int count, const Rest* rest, int d, float* out) {
-  constexpr int V = W == 16 && N <= 3 ? 4 : V_WIDTH;
+  constexpr int V = W == 16 && N <= 2 ? 4 : V_WIDTH;
   int c = 0;
   for (; c + V * W <= d; c += V * W) some_values<N, V>(values, count, rest, d, c, out + c);
   for (; c < d; c += W) some_values<N, 1>(values, count, rest, d, c, out + c);

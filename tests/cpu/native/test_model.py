@@ -142,27 +142,35 @@ def test_native_attention_serves_torch_models(name: str, tmp_path: Path, engine:
         )
 
 
-@pytest.mark.parametrize("storage, error", [(Storage(torch.bfloat16), 0.02), (Storage(int8=True), 0.05)])
+@pytest.mark.parametrize(
+    "storage, cache, error",
+    [
+        (Storage(torch.bfloat16), torch.bfloat16, 0.02),
+        (Storage(int8=True), torch.bfloat16, 0.05),
+        (Storage(torch.float32), torch.int8, 0.02),
+    ],
+)
 def test_narrow_storage_stays_close(
-    storage: Storage, error: float, tmp_path: Path, library: Library, engine: Engine
+    storage: Storage, cache: torch.dtype, error: float, tmp_path: Path, library: Library, engine: Engine
 ) -> None:
-    hf, backend = config("llama", tmp_path), NativeAttention(engine, torch.bfloat16, PAGE)
+    hf, backend = config("llama", tmp_path), NativeAttention(engine, cache, PAGE)
     reference = torch_model(hf, TorchRef())
-    native = native_model(hf, reference.cache_specs, library, engine, storage, torch.bfloat16)
+    native = native_model(hf, reference.cache_specs, library, engine, storage, cache)
     want = run(reference, TorchRef(), caches_of(reference, TorchRef()), ROWS)
-    got = run(native, backend, caches_of(native, backend, torch.bfloat16), ROWS)
-    assert float((got - want).norm() / want.norm()) < error
+    got = run(native, backend, caches_of(native, backend, cache), ROWS)
+    assert 0.0 < float((got - want).norm() / want.norm()) < error
 
 
+@pytest.mark.parametrize("cache", [torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("storage", [Storage(torch.float32), Storage(torch.bfloat16), Storage(int8=True)])
 def test_logits_do_not_depend_on_cut_or_company(
-    storage: Storage, tmp_path: Path, library: Library, engine: Engine
+    storage: Storage, cache: torch.dtype, tmp_path: Path, library: Library, engine: Engine
 ) -> None:
-    hf, backend = config("llama", tmp_path), NativeAttention(engine, torch.bfloat16, PAGE)
+    hf, backend = config("llama", tmp_path), NativeAttention(engine, cache, PAGE)
     specs = torch_model(hf, TorchRef()).cache_specs
-    native = native_model(hf, specs, library, engine, storage, torch.bfloat16)
+    native = native_model(hf, specs, library, engine, storage, cache)
     ids, pages = [(7 * i) % 300 for i in range(130)], list(range(20, 29))
-    fresh: Callable[[], dict[str, Tensor]] = lambda: caches_of(native, backend, torch.bfloat16)  # noqa: E731
+    fresh: Callable[[], dict[str, Tensor]] = lambda: caches_of(native, backend, cache)  # noqa: E731
     whole = run(native, backend, fresh(), [(ids, 0, pages)])
     for cut in (1, 7, 16):
         caches, parts = fresh(), []
