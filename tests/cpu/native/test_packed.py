@@ -9,17 +9,27 @@ from typing import Any
 import pytest
 import torch
 
+from octavo.attention.native import NativeAttention
 from octavo.checkpoint.dequant import q8_0
+from octavo.checkpoint.open import open_checkpoint
 from octavo.config.model import ModelConfig
 from octavo.core.facts import TensorInfo
+from octavo.models.native import NativeDecoder
 from octavo.models.packed import Storage, all_runs, places
 from octavo.models.registry import MODELS
+from octavo.nn.attention import prepare
+from octavo.nn.protocols import CacheSpec
 from octavo.ops.cpu.eight import to_blocks, to_rows
 from octavo.ops.cpu.lib import Engine, Library, PackedWeight, levels_here
 from octavo.runner.native import choose_storage
-from tests.cpu.native.test_model import config
+from tests.cpu.checkpoint.test_gguf import metadata, theirs_to_gguf
+from tests.cpu.models.driver import files
+from tests.cpu.models.tiny import reference, save
+from tests.cpu.native.test_model import caches_of, config, inputs
+from tests.unit.checkpoint.write_gguf import gguf_bytes
 
 GIB = 1 << 30
+HEADS = {"attention.key_length": 16, "attention.value_length": 16}
 
 
 def test_a_block_is_within_half_a_step() -> None:
@@ -136,3 +146,34 @@ def test_levels_are_those_that_run(library: Library) -> None:
     assert known[0] == "portable" and known[-1] == library.level
     for level in known:
         Engine(library, 1, level).close()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "F32", "F16", "BF16"])
+def test_unquantised_files_of_both_formats_are_rounded(
+    kind: str, tmp_path: Path, library: Library, engine: Engine
+) -> None:
+    theirs = save("qwen3", tmp_path, dtype=torch.bfloat16)
+    where = files(str(tmp_path), [str(tmp_path / "model.safetensors")], config=str(tmp_path / "config.json"))
+    if kind != "safetensors":
+        numbers = {"F32": 0, "F16": 1, "BF16": 30}
+        data = gguf_bytes(metadata("qwen3", **HEADS), theirs_to_gguf(theirs.float(), "qwen3", numbers[kind]))
+        (tmp_path / "m.gguf").write_bytes(data)
+        where = files(str(tmp_path), [str(tmp_path / "m.gguf")], "gguf")
+    checkpoint = open_checkpoint(where)
+    spec = MODELS.get(checkpoint.hf.architecture).read(checkpoint.hf)
+    specs = tuple(
+        CacheSpec(f"model.layers.{i}.self_attn", spec.kv_heads, spec.head_dim) for i in range(spec.layers)
+    )
+    storage = Storage(int8=True)
+    native = NativeDecoder(
+        spec, specs, checkpoint, library, engine, page=16, cache=torch.float32, storage=storage
+    )
+    assert {run.format for run in all_runs(spec, checkpoint.index, storage)} <= {"Q8_0", "INT8"}
+    backend, tokens = NativeAttention(engine, torch.float32, 16), list(range(3, 33))
+    f = inputs(native, caches_of(native, backend), [(tokens, 0, [3, 5])])
+    with torch.inference_mode():
+        prepare(backend, specs, f)
+        got = native.logits(native.forward(f))
+    want = reference(theirs.float(), tokens)
+    assert float((got - want).norm() / want.norm()) < 0.06
+    checkpoint.close()
