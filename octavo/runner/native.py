@@ -24,7 +24,7 @@ from octavo.models.packed import BLOCKS, Storage, Weights, all_runs, places, wei
 from octavo.models.registry import MODELS, Survey
 from octavo.nn.protocols import DTYPES, Checkpoint
 from octavo.ops.cpu.find import find_library
-from octavo.ops.cpu.lib import Engine, Library, levels_here
+from octavo.ops.cpu.lib import Engine, Library
 from octavo.runner.packing import Packing
 
 # Products with a file's own blocks round activations to 8 bits. That costs a small model the most
@@ -132,10 +132,10 @@ def _formats(library: Library, spec: DecoderSpec, index: Mapping[str, TensorInfo
 
 
 def _engine(library: Library, threads: int, config: CPUConfig) -> Engine:
-    if config.cpu_level and config.cpu_level not in (known := levels_here(library)):
+    if config.cpu_level and config.cpu_level not in library.levels:
         raise UserError(
             f"cpu_level {config.cpu_level!r:.40} is not there on this CPU",
-            hint=f"use one of {', '.join(known)}, or leave it out for {library.level}",
+            hint=f"use one of {', '.join(library.levels)}, or leave it out for {library.level}",
             field="cpu_level",
         )
     return Engine(library, threads, config.cpu_level)

@@ -64,7 +64,7 @@ class NativeError(RuntimeError):
 
 
 class Library:
-    """A loaded library. `level` is the best this CPU has."""
+    """A loaded library. `levels` are those this CPU runs, `level` the best of them."""
 
     def __init__(self, path: Path) -> None:
         lib = ctypes.CDLL(str(path))
@@ -87,6 +87,7 @@ class Library:
         self.calls: Any = lib
         self.name = path.name  # changes with the layout of packed weights
         self.level = LEVELS[lib.oct_best_level()]
+        self.levels = LEVELS[: LEVELS.index(self.level) + 1]
 
     def packed_bytes(self, format: str, n: int, k: int) -> int:
         """Bytes of a packed [n, k]. NativeError where the format cannot hold it."""
@@ -94,15 +95,6 @@ class Library:
         if nbytes < 0:
             raise NativeError(f"{format} cannot hold a matrix [{n}, {k}]")
         return nbytes
-
-
-def levels_here(library: Library) -> tuple[str, ...]:
-    """Those this CPU can run and the compiler could build, the plainest first."""
-    made = ((name, library.calls.oct_engine_create(1, i, None)) for i, name in enumerate(LEVELS))
-    there = [(name, handle) for name, handle in made if handle]
-    for _, handle in there:
-        library.calls.oct_engine_destroy(handle)
-    return tuple(name for name, _ in there)
 
 
 class Engine:
