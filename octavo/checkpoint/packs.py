@@ -136,8 +136,8 @@ class PackStore:
             room += size
         free = shutil.disk_usage(self._folder).free
         if pack.nbytes > free // 2:
-            size = f"{pack.nbytes >> 20} MiB"
-            raise OSError(errno.ENOSPC, f"{size} are more than half of the {free >> 20} MiB left")
+            needed = f"{pack.nbytes >> 20} MiB"
+            raise OSError(errno.ENOSPC, f"{needed} are more than half of the {free >> 20} MiB left")
 
     def _write(self, pack: Pack, array: Bytes) -> None:
         handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")  # 0600

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from octavo.config import rules
 from octavo.config.cache import CacheConfig
+from octavo.config.cpu import CPUConfig
 from octavo.config.engine import EngineConfig
 from octavo.core.errors import UserError
 from octavo.core.facts import NO_EFFECT, Decision, ModelFacts, Platform
@@ -49,6 +50,7 @@ def resolve(
     UserError where settings contradict each other or the model.
     """
     rules.check(config, facts)
+    _own_blocks(config, weights)
     choices = _Choices(config, facts, platform)
     dtype = choices.dtype(native)
     resolved = Resolved(
@@ -66,6 +68,15 @@ def resolve(
         cache=config.cache,
     )
     return resolved, [*choices.made, *_without_effect(config, platform)]
+
+
+def _own_blocks(config: EngineConfig, weights: str) -> None:
+    if config.model.quantization == "gguf" and weights not in ("gguf", "dummy"):
+        raise UserError(
+            f"quantization gguf keeps the blocks of a GGUF file, but these weights are {weights}",
+            hint="give a .gguf file, or leave quantization out",
+            field="quantization",
+        )
 
 
 class _Choices:
@@ -140,6 +151,10 @@ def _without_effect(config: EngineConfig, platform: Platform) -> Iterator[Decisi
     """Settings that were given and change nothing here."""
     if config.model.enforce_eager and platform.kind == "cpu":
         yield Decision("enforce_eager", NO_EFFECT, "captured graphs exist on GPUs only")
+    if platform.kind != "cpu":
+        for field, default in vars(CPUConfig()).items():
+            if getattr(config.cpu, field) != default:
+                yield Decision(field, NO_EFFECT, f"it is for CPUs, not for {platform.kind}")
     if config.model.trust_remote_code:
         yield Decision("trust_remote_code", NO_EFFECT, "Octavo never runs code of a checkpoint")
     if not config.schedule.enable_chunked_prefill:

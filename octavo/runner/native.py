@@ -107,7 +107,7 @@ def plan_native(
     )
     asked = "as asked" if config.cpu.cpu_level else "the best this CPU has"
     return plan, (
-        Decision("kernels", f"native {engine.level}", f"{asked}, {threads} threads"),
+        Decision("kernels", f"native {engine.level}", asked),
         Decision("weights", _formats(library, spec, checkpoint.index, storage), why),
         packing.expected(),
     )

@@ -20,7 +20,6 @@ from octavo.ops.cpu.lib import Engine, Library, Memory
 
 _LEAST = 16 << 20  # bytes; smaller models are packed faster than a file is found
 _FIELD = "weight_pages"
-FOLDER = "packed"  # in OCTAVO_HOME
 
 
 class Packing(NamedTuple):
@@ -43,7 +42,7 @@ class Packing(NamedTuple):
         engine: Engine,
         threads: int,
     ) -> Packing:
-        store = PackStore(env.octavo_home() / FOLDER, config.weight_cache_bytes)
+        store = PackStore(env.packed_weights(), config.weight_cache_bytes)
         key = pack_key((library.name, engine.level, files.identity, *_sources(files), *places.words))
         pack = Pack(files.name, key, rounded(places.nbytes))
         refused = _refused(config, files, pack) or store.refused(pack.nbytes)

@@ -113,6 +113,20 @@ def test_settings_without_effect_are_named(setting, field):
     assert field not in decide()[1]
 
 
+def test_settings_of_a_cpu_are_idle_on_a_gpu():
+    for setting in (dict(cpu_threads=2), dict(cpu_level="avx2"), dict(weight_pages="shared")):
+        [field] = setting
+        assert decide(platform("cuda"), **setting)[1][field].idle
+        assert field not in decide(platform("cuda"))[1] and field not in decide(**setting)[1]
+
+
+def test_own_blocks_need_a_gguf_file():
+    assert decide(weights="gguf", quantization="gguf")
+    with pytest.raises(UserError, match="safetensors") as refused:
+        decide(quantization="gguf")
+    assert (refused.value.field, ".gguf" in refused.value.hint) == ("quantization", True)
+
+
 BROKEN = [
     (dict(max_model_len=5000), {}, "max_model_len"),
     (dict(kv_cache_memory_bytes=1 << 30, num_gpu_blocks_override=5), {}, "num_gpu_blocks_override"),
