@@ -39,6 +39,7 @@ _OUTPUTS = {
 }
 _PARAMS = {name: f"octavo.front.params:{name}" for name in ("SamplingParams", "RequestOutputKind")}
 _PARAMS["StructuredOutputsParams"] = "octavo.front.structured:StructuredOutputsParams"
+_PARAMS["RepetitionDetectionParams"] = "octavo.front.repetition:RepetitionDetectionParams"
 _PARAMS["BeamSearchParams"] = "octavo.front.beam:BeamSearchParams"
 _BEAMS = {name: f"octavo.front.beams:{name}" for name in ("BeamSearchOutput", "BeamSearchSequence")}
 _INPUTS = {name: f"octavo.front.forms:{name}" for name in ("TextPrompt", "TokensPrompt", "PromptType")}

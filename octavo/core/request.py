@@ -17,6 +17,7 @@ class Finish(str, Enum):
     LENGTH = "length"
     ABORT = "abort"
     ERROR = "error"
+    REPETITION = "repetition"  # found by the front
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,7 @@ import msgspec
 
 from octavo.core.errors import Unsupported, UserError
 from octavo.front import checks, plain
+from octavo.front.repetition import RepetitionDetectionParams
 from octavo.front.structured import StructuredOutputsParams
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
     extra_args: dict[str, Any] | None = None
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
-    repetition_detection: Any = None
+    repetition_detection: RepetitionDetectionParams | Any = None
     routed_experts_prompt_start: int = 0
     skip_clone: bool = False
     output_text_buffer_length: int = 0
@@ -161,6 +162,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
                 "output_kind is not a RequestOutputKind", hint=f"one of {names}", field="output_kind"
             )
         self.structured_outputs = StructuredOutputsParams.of(self.structured_outputs)
+        self.repetition_detection = RepetitionDetectionParams.of(self.repetition_detection)
 
     def _check_together(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -205,7 +207,6 @@ _SWITCHES = (
 
 # fields of vLLM that do nothing here at these values, and what to say at others
 _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
-    "repetition_detection": ((None,), "use frequency_penalty or repetition_penalty"),
     "routed_experts_prompt_start": ((0, None), "routed experts are not reported"),
 }
 

@@ -203,6 +203,21 @@ async def test_extra_arguments_reach_the_core(house):
         assert request.sampling.extra_args == {"a": [1, "b"]}
 
 
+async def test_an_answer_that_goes_round_in_circles_ends(house):
+    house.engine.say = lambda request: "the the the the the the the"
+    circles = {"max_pattern_size": 4, "min_count": 3}
+    for path, body in ((CHAT, chat(max_tokens=30)), (TEXT, text(max_tokens=30))):
+        for streamed in (False, True):
+            asked = body | {"repetition_detection": circles, "stream": streamed}
+            if streamed:
+                events = await stream(house.app, path, asked)
+                choice = [one["choices"][0] for one in events[:-1] if one["choices"]][-1]
+            else:
+                choice = (await ask(house.app, "POST", path, asked)).json()["choices"][0]
+            assert (choice["finish_reason"], choice["stop_reason"]) == ("repetition", "repetition_detected")
+    assert len(house.engine.aborted) == 4 and not house.engine.open
+
+
 async def test_prompt_logprobs(house):
     whole = (await ask(house.app, "POST", TEXT, text(prompt_logprobs=1))).json()["choices"][0][
         "prompt_logprobs"

@@ -16,7 +16,7 @@ from octavo.front.prepared import Prepared
 from octavo.front.prompt import Options
 from octavo.server.gate import Ticket
 from octavo.server.openai.job import Job, Piece, failure
-from octavo.server.openai.types import GenerateRequest, ResponseFormat
+from octavo.server.openai.types import GenerateRequest, RepetitionDetection, ResponseFormat
 from octavo.server.service import Service
 
 # fields that change what is drawn, and the values at which they do not
@@ -31,6 +31,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
     "bad_words": ([],),
     "vllm_xargs": ({},),
+    "repetition_detection": (RepetitionDetection(), RepetitionDetection(0)),
     "prompt_logprobs": (False,),
     "response_format": (ResponseFormat("text"),),
     "structured_outputs": (),

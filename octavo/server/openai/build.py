@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
 from octavo.core.errors import UserError
@@ -56,7 +57,7 @@ def sampling(
     given: dict[str, Any] = {name: getattr(body, name) for name in _SAMPLING}
     if body.use_beam_search:
         given["temperature"] = 1.0  # n answers, which are scored and not drawn
-    tokenised = service.builder.tokenizer is not None
+    tokenised, circles = service.builder.tokenizer is not None, body.repetition_detection
     return service.builder.params(
         {
             **given,
@@ -65,6 +66,7 @@ def sampling(
             "detokenize": tokenised,
             "structured_outputs": constraint(body),
             "extra_args": body.vllm_xargs,
+            "repetition_detection": msgspec.structs.asdict(circles) if circles else None,
             **more,
         }
     )

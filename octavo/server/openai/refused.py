@@ -22,7 +22,6 @@ class Refusal(NamedTuple):
 REFUSED: dict[str, Refusal] = {
     "best_of": Refusal((1,), hint="use n"),
     "logits_processors": Refusal(([],)),
-    "repetition_detection": Refusal(),
     "kv_transfer_params": Refusal(({},)),
     "mm_processor_kwargs": Refusal(({},), hint="only text is available"),
     "prompt_embeds": Refusal(hint="send prompt as text or token ids"),

@@ -38,6 +38,14 @@ class ResponseFormat(msgspec.Struct, frozen=True):
     format: dict[str, Any] | None = None
 
 
+class RepetitionDetection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer ends when its last tokens are one pattern so many times."""
+
+    max_pattern_size: int | None = None
+    min_pattern_size: int | None = None
+    min_count: int | None = None
+
+
 class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Exactly one of the first six (octavo.StructuredOutputsParams)."""
 
@@ -79,6 +87,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     thinking_token_budget: int | None = None
+    repetition_detection: RepetitionDetection | None = None
     vllm_xargs: dict[str, Any] | None = None  # extra_args of SamplingParams
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
@@ -108,7 +117,6 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     # known elsewhere, refused here unless neutral (see refused.py)
     best_of: Any = None
     logits_processors: Any = None
-    repetition_detection: Any = None
     kv_transfer_params: Any = None
     mm_processor_kwargs: Any = None
 

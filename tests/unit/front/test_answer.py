@@ -173,6 +173,44 @@ def test_flat_scores_read_as_the_others(kind):
     )
 
 
+CIRCLES = [
+    # tokens, sizes and count, where it ends
+    ([5, 6, 7, 7, 7, 7], (1, 1, 3), 5),
+    ([5, 6, 5, 6, 5, 6, 5], (1, 2, 3), 6),
+    ([5, 6, 5, 6, 5, 6, 5], (3, 5, 2), None),
+    ([9, 5, 6, 7, 5, 6, 7, 8], (1, 3, 2), 7),
+    ([5, 5, 5, 5], (2, 2, 2), 4),
+    ([5, 6, 7, 8, 9], (1, 5, 2), None),
+    ([5, 5, 5], (0, 0, 2), None),
+]
+
+
+@pytest.mark.parametrize(("ids", "sizes", "ends"), CIRCLES)
+def test_an_answer_that_goes_round_in_circles_ends(ids, sizes, ends):
+    low, high, count = sizes
+    asked = {"min_pattern_size": low, "max_pattern_size": high, "min_count": count}
+    for step in range(1, len(ids) + 1):
+        prepared = prepare(SamplingParams(max_tokens=50, logprobs=0, repetition_detection=asked))
+        output, chunks, answer = fold(prepared, said(prepared, Script(ids, step=step)))
+        (one,) = output.outputs
+        assert one.token_ids == ids[:ends] and len(one.logprobs) == len(one.token_ids)
+        assert one.text == TOKENIZER.decode(ids[:ends]) == "".join(chunk.text for chunk in chunks)
+        if ends is None or ends == len(ids):  # the engine's own end comes first
+            assert (one.finish_reason, one.stop_reason, answer.take_aborts()) == ("length", None, ())
+        else:
+            assert (one.finish_reason, one.stop_reason) == ("repetition", "repetition_detected")
+            late = -(-ends // step) * step >= len(ids)
+            assert answer.take_aborts() == (() if late else (prepared.requests[0].id,))
+        assert answer.usage.completion == len(one.token_ids)
+
+
+def test_circles_before_min_tokens_pass():
+    asked = {"max_pattern_size": 1, "min_count": 2}
+    prepared = prepare(SamplingParams(max_tokens=50, min_tokens=4, repetition_detection=asked))
+    output, _, _ = fold(prepared, said(prepared, Script([7, 7, 8, 9, 9, 9])))
+    assert output.outputs[0].token_ids == [7, 7, 8, 9, 9]
+
+
 def test_a_prompt_of_one_token_has_one_empty_score():
     prepared = prepare(SamplingParams(prompt_logprobs=0, max_tokens=50), prompt=[7])
     output, _, _ = fold(prepared, said(prepared, Script(IDS[:3])))

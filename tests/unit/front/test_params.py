@@ -39,6 +39,8 @@ BAD = [
     ("bad_words", [[""], [" "], [7], 7, ["a"] * 1025, ["a" * 2000]]),
     ("skip_reading_prefix_cache", [1, "x"]),
     ("flat_logprobs", [1, "true", None]),
+    ("repetition_detection", [7, "x", [1], {"size": 2}, {"max_pattern_size": 5}, {"max_pattern_size": 5, "min_count": 1}]),
+    ("repetition_detection", [{"max_pattern_size": 257, "min_count": 2}, {"max_pattern_size": 2, "min_pattern_size": 3, "min_count": 2}, {"max_pattern_size": True}, {"min_pattern_size": 1}, {"max_pattern_size": -1}]),
     ("logprob_token_ids", [7, "1", ["1"], [-1], [1.5], [True], {1: 1}, [1 << 40], [0] * 129]),
     ("extra_args", [[], "x", 7, {1: 2}, {"a": b"x"}, {"a": {1, 2}}, {"a": 1 << 64}, {"a": {2: 1}}, {"\ud800": 1}]),
     ("extra_args", [{"a": "x" * 70_000}, {"a": list(range(2000))}, {"a": [[[[[[[[[1]]]]]]]]]}, {"a": ["\udfff"]}]),
@@ -106,7 +108,6 @@ def test_good_values_are_brought_to_one_form(field, value, kept):
 UNSUPPORTED = [
     ("extra_args", {"kv_transfer_params": {"do_remote_decode": True}}, "KV connectors"),
     ("extra_args", {"ec_transfer_params": {"x": 1}}, "KV connectors"),
-    ("repetition_detection", {"min_count": 2}, "penalty"),
     ("routed_experts_prompt_start", 3, "experts"),
 ]
 
