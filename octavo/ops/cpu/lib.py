@@ -155,7 +155,7 @@ class Memory:
         """uint8 [nbytes], 64-byte aligned."""
         if self._used + nbytes > self._chunk.numel():
             size = -(-max(nbytes, self._CHUNK) // (2 << 20)) * (2 << 20)
-            mapped: Any = mmap.mmap(-1, size)
+            mapped: Any = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has none
             with contextlib.suppress(OSError, AttributeError):  # a kernel or system without them
                 mapped.madvise(self._HUGE_PAGES)
             self._chunk, self._used = torch.frombuffer(mapped, dtype=torch.uint8), 0
