@@ -49,6 +49,7 @@ def measure(kind: str, running: list[Server], args: argparse.Namespace) -> dict[
     found = alternate(sides, {server.name: server.process for server in running}, args.pairs)
     row: dict[str, Any] = {
         "load": kind, "clients": args.clients, "requests": args.requests, "input": INPUT, "output": OUTPUT,
+        "once": SHARED if kind == "shared" else 0,  # tokens that one request of a turn could compute for all
         "idle": found["idle"], "quiet": found["quiet"],
         "servers": {name: figures(turns) for name, turns in found["turns"].items()},
     }  # fmt: skip

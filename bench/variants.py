@@ -44,14 +44,18 @@ def hf_folder(cache: Path) -> Path:
     folder = cache / f"{shipped().name.split('.')[0]}-hf"
     if not folder.exists():
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         source, file = shipped().parent, shipped().name
         cache.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=cache))
         try:
-            model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.bfloat16)
-            model.save_pretrained(part)
+            read = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.bfloat16)
+            # what was read from blocks refuses to be written; its weights in a model made anew do not
+            config = AutoConfig.from_pretrained(source, gguf_file=file)
+            plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+            plain.load_state_dict(read.state_dict())
+            plain.save_pretrained(part)
             AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(part)
             part.rename(folder)
         except BaseException:
