@@ -1,7 +1,7 @@
 """What this CPU allows at most, and how far recorded results are from it: a table for the documentation.
 
     python -m bench.floor probe --threads 2 --out bench/results/NAME.json
-    python -m bench.floor table bench/results/NAME.json RESULT.json ...   (Markdown)
+    python -m bench.floor table bench/results/NAME.json RESULT.json ... [--into docs/cpu.md]
 
 `probe` compiles bench/probe.c with the system's compiler and runs it: bytes read a second for as many
 bytes as the default model has in each format, and the peaks of the instructions that kernels are made
@@ -24,6 +24,7 @@ from bench.record import provenance, write
 _DEFAULT = "BF16"  # what a model without blocks is stored in
 _PREFILL = 512  # tokens
 _BLOCKS = {"Q4_1": 20 / 32, "Q4_0": 18 / 32, "Q8_0": 34 / 32, "BF16": 2.0}  # bytes of a weight
+_BEGIN, _END = "<!-- table -->", "<!-- /table -->"  # of the place in a page
 # The default model's matrices: of all layers, and the output head
 _LAYERS, _HEAD = 30 * (576 * (576 + 2 * 192) + 576 * 576 + 3 * 576 * 1536), 49_152 * 576
 
@@ -158,6 +159,18 @@ def table(probed: dict[str, Any], results: list[dict[str, Any]]) -> str:
     return "\n".join(head + body)
 
 
+def show(results: list[dict[str, Any]], page: Path | None) -> None:
+    probed = [one for one in results if one["benchmark"] == "floor"]
+    if len(probed) != 1:
+        raise SystemExit(f"one result of `probe` is wanted, {len(probed)} came")
+    text = table(probed[0], [one for one in results if one not in probed])
+    if page is None:
+        print(text)
+        return
+    before, rest = page.read_text().split(_BEGIN)
+    page.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{rest.split(_END)[1]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     ways = parser.add_subparsers(dest="way", required=True)
@@ -166,12 +179,11 @@ def main() -> None:
     asked.add_argument("--compiler", default=os.environ.get("CC", "cc"))
     asked.add_argument("--out", type=Path)
     shown = ways.add_parser("table")
-    shown.add_argument("probed", type=Path)
-    shown.add_argument("results", type=Path, nargs="+")
+    shown.add_argument("results", type=Path, nargs="+", help="one of them from `probe`")
+    shown.add_argument("--into", type=Path, help="a page that has a place for it (default: print it)")
     args = parser.parse_args()
     if args.way == "table":
-        results = [json.loads(path.read_text()) for path in args.results]
-        print(table(json.loads(args.probed.read_text()), results))
+        show([json.loads(path.read_text()) for path in args.results], args.into)
         return
     result = {"benchmark": "floor", **provenance(), **probe(args.threads, args.compiler)}
     print(json.dumps({name: result[name] for name in ("threads", "bytes", "read", "peak")}, indent=1))

@@ -13,6 +13,7 @@ With VLLM_PYTHON (a Python that has vLLM) and BF16 vLLM's server takes part.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -88,21 +89,26 @@ def against(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], target: fl
     return {"times": rate, **waits, **met, "met": met["met"] and better}
 
 
-def start(name: str, args: argparse.Namespace) -> list[Server]:
+def start(name: str, args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Server]:
+    """Those that serve these weights; they end with `stack`."""
     path = variants.gguf(name, args.llama_bin / "llama-quantize", args.cache)
     log, words = args.cache / "logs", args.octavo
     if name != "BF16":
         words += " --quantization gguf"
-    running = [servers.octavo(path, args.threads, log, f"--max-model-len 2048 {words}")]
+    makers = {"octavo": lambda: servers.octavo(path, args.threads, log, f"--max-model-len 2048 {words}")}
     if "llama" in args.peers:
-        running.append(
-            servers.llama(args.llama_bin, path, args.threads, log, args.clients, ROOM, args.llama_args)
+        makers["llama"] = lambda: servers.llama(
+            args.llama_bin, path, args.threads, log, args.clients, ROOM, args.llama_args
         )
     if "vllm" in args.peers and name == "BF16":
-        folder = variants.hf_folder(args.cache)
-        running.append(
-            servers.vllm(args.vllm_python, folder, log, 2048, {**VLLM, **args.vllm_env}, args.vllm_args)
+        folder, environment = variants.hf_folder(args.cache), {**VLLM, **args.vllm_env}
+        makers["vllm"] = lambda: servers.vllm(
+            args.vllm_python, folder, log, 2048, environment, args.vllm_args
         )
+    running = []
+    for make in makers.values():
+        running.append(make())
+        stack.enter_context(closing(running[-1].process))
     return running
 
 
@@ -148,8 +154,8 @@ def main() -> None:
     args = flags().parse_args()
     origin, rows = provenance(), []
     for name in args.weights.split(","):
-        running = start(name, args)
-        with closing(*(server.process for server in running)):
+        with contextlib.ExitStack() as stack:
+            running = start(name, args, stack)
             for kind in args.loads.split(","):
                 row = {"weights": name, **measure(kind, running, args)}
                 rows.append({**row, "commands": {one.name: one.facts()["command"] for one in running}})

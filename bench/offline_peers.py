@@ -10,6 +10,7 @@ Python that has vLLM. `transformers-float32` is transformers with that dtype (on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -100,19 +101,18 @@ def main() -> None:
     names = args.peers.split(",")
     if "vllm" in names and not args.vllm_python:
         parser.error("vLLM needs VLLM_PYTHON or --vllm-python: a Python that has it")
-    origin, rows, engines = provenance(), [], []
-    try:
+    origin, rows = provenance(), []
+    with contextlib.ExitStack() as stack:
+        engines = []
         for name in ("octavo", *names):
             engines.append(start(name, args))
+            stack.enter_context(closing(engines[-1].process))
         for batch in map(int, args.batch.split(",")):
             rows.append(measure(batch, engines, args))
             print(shown(rows[-1]), flush=True)
             if args.out:
                 about = {engine.name: engine.facts for engine in engines}
                 write(args.out, {"benchmark": "offline_peers", **origin, "engines": about, "rows": rows})
-    finally:
-        with closing(*(engine.process for engine in engines)):
-            pass
 
 
 if __name__ == "__main__":

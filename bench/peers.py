@@ -103,6 +103,8 @@ class Engine:
 
 @contextlib.contextmanager
 def closing(*processes: Process) -> Iterator[None]:
+    """Ends them in any case, being ended ourselves included."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
     finally:
