@@ -193,8 +193,10 @@ class Loader:
 
         def fill(part: tuple[PackedWeight, str, int, int]) -> None:
             engine = engines.get()
-            self._fill(engine, *part)
-            engines.put(engine)
+            try:
+                self._fill(engine, *part)
+            finally:
+                engines.put(engine)
 
         with one_tensor_a_thread() as pool:
             largest_first = sorted(self._todo, key=lambda part: -part[2])
