@@ -98,6 +98,18 @@ def test_the_second_start_packs_nothing_and_answers_the_same(
     assert len(packed(files)) == 1
 
 
+def test_small_pages_are_not_taken_unless_asked_for(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tokens = start(files)
+    for huge, pages in ((False, "private"), (True, "shared")):
+        monkeypatch.setattr("octavo.checkpoint.packs._huge", lambda address, nbytes, huge=huge: huge)
+        made, again = start(files)
+        assert (made["weight_pages"].value, again) == (pages, tokens)
+        assert ("small pages" in made["weight_pages"].why) == (not huge)
+        assert start(files, weight_pages="shared")[0]["weight_pages"].value == "shared"
+
+
 def test_shared_pages_are_there_from_the_first_start(files: ModelFiles) -> None:
     made, tokens = start(files, weight_pages="shared")
     assert made["weight_pages"].value == "shared" and packed(files)[0].name in made["weight_pages"].why
