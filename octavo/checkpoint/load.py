@@ -33,7 +33,7 @@ def load_model(checkpoint: Checkpoint, b: Build, progress: Progress | None = Non
             sink.take(tensor)
         return sink.target.numel()
 
-    with _one_tensor_a_thread() as pool:
+    with one_tensor_a_thread() as pool:
         for count in pool.map(read, sinks):
             done += count
             if progress is not None:
@@ -60,7 +60,7 @@ def check_names(index: Mapping[str, TensorInfo], b: Build, source: str) -> None:
 
 
 @contextmanager
-def _one_tensor_a_thread() -> Iterator[ThreadPoolExecutor]:
+def one_tensor_a_thread() -> Iterator[ThreadPoolExecutor]:
     """A pool whose threads each run torch alone: many small parallel regions would spend
     their time waiting for each other, most of all on a machine that is busy already."""
     threads = torch.get_num_threads()

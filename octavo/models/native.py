@@ -64,14 +64,15 @@ class NativeDecoder:
         storage = storage or Storage()
         if weights is None:
             weights = Weights.empty(places(library, spec, checkpoint.index, storage))
-        self._load = Loader(checkpoint, library, engine, storage, weights)
+        self._load = Loader(checkpoint, library, engine.level, storage, weights)
         widths = (
             spec.hidden, (spec.heads + 2 * spec.kv_heads) * spec.head_dim, spec.heads * spec.head_dim,
             2 * spec.intermediate, spec.hidden, spec.rope.dim,
         )  # fmt: skip
         self._layers = Program(engine, widths)
         self._head = Program(engine, (spec.hidden, spec.vocab))
-        self._build(progress or (lambda share: None))
+        self._build()
+        self._load.finish(progress or (lambda share: None))
 
     def forward(self, f: Forward) -> Tensor:
         """Hidden states [n, hidden] after the last norm."""
@@ -92,18 +93,16 @@ class NativeDecoder:
         """Seconds by kind of op since the last call; `on`: whether to go on measuring."""
         return {**self._layers.profile(on), **self._head.profile(on)}
 
-    def _build(self, progress: Callable[[float], None]) -> None:
+    def _build(self) -> None:
         spec, load, p = self.spec, self._load, self._layers
         embedding = load.weight(packed.embedding(spec))
         p.embed(embedding, _X)
         p.angles(_ANGLES, spec.rope.inverse.float().contiguous(), spec.rope.scale)
         for i, cache in enumerate(self.cache_specs):
             self._layer(f"model.layers.{i}", cache)
-            progress((i + 1) / (spec.layers + 1))
         p.norm(_X, _HIDDEN, load.vector("model.norm.weight", spec.hidden), spec.eps)
         head = embedding if spec.tied else load.weight(packed.head(spec))
         self._head.linear(head, 0, 1, name="head")
-        progress(1.0)
 
     def _layer(self, path: str, cache: CacheSpec) -> None:
         spec, load, p = self.spec, self._load, self._layers

@@ -5,12 +5,14 @@ Knows formats and shapes; nothing of what a model computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from octavo.checkpoint.load import one_tensor_a_thread
 from octavo.core.facts import TensorInfo
 from octavo.models.blocks import DecoderSpec
 from octavo.nn.protocols import Checkpoint
@@ -170,13 +172,39 @@ class Weights(NamedTuple):
 
 
 class Loader:
-    """Reads tensors of a checkpoint into packed weights and float vectors."""
+    """Reads tensors of a checkpoint into packed weights and float vectors.
+
+    Weights are empty until `finish`, which fills several at a time: each by one thread alone, since on a
+    busy machine threads that share the work of one would mostly wait for each other.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, library: Library, engine: Engine, storage: Storage, weights: Weights
+        self, checkpoint: Checkpoint, library: Library, level: str, storage: Storage, weights: Weights
     ) -> None:
-        self._checkpoint, self._library, self._engine, self._storage = checkpoint, library, engine, storage
+        self._checkpoint, self._library, self._level, self._storage = checkpoint, library, level, storage
         self._weights = weights
+        self._todo: list[tuple[PackedWeight, str, int, int]] = []  # weight, tensor, rows, first row
+
+    def finish(self, progress: Callable[[float], None]) -> None:
+        """Reads and packs all that was asked for."""
+        engines: SimpleQueue[Engine] = SimpleQueue()
+        for _ in range(torch.get_num_threads() if self._todo else 0):
+            engines.put(Engine(self._library, 1, self._level))
+
+        def fill(part: tuple[PackedWeight, str, int, int]) -> None:
+            engine = engines.get()
+            try:
+                self._fill(engine, *part)
+            finally:
+                engines.put(engine)
+
+        with one_tensor_a_thread() as pool:
+            largest_first = sorted(self._todo, key=lambda part: -part[2])
+            for done, _ in enumerate(pool.map(fill, largest_first), 1):
+                progress(done / len(self._todo))
+        if not self._todo:
+            progress(1.0)
+        self._todo.clear()
 
     def vector(self, name: str, size: int) -> Tensor:
         out = torch.empty(size)
@@ -218,19 +246,17 @@ class Loader:
 
     def _pack(self, run: Run) -> PackedWeight:
         weight = PackedWeight(self._library, run.format, run.rows, run.k, self._weights.room(run))
-        if self._weights.filled:
-            return weight
         first = 0
-        for name, rows in run.parts:
-            self._fill(weight, name, rows, first)
+        for name, rows in run.parts if not self._weights.filled else ():
+            self._todo.append((weight, name, rows, first))
             first += rows
         return weight
 
-    def _fill(self, weight: PackedWeight, name: str, rows: int, first: int) -> None:
+    def _fill(self, engine: Engine, weight: PackedWeight, name: str, rows: int, first: int) -> None:
         stored = self._checkpoint.index[name].dtype if name in self._checkpoint.index else ""
         if weight.format == stored and weight.format in BLOCKS:
             source: Blocks = self._checkpoint  # type: ignore[assignment]
-            self._engine.pack(weight, source.rows(name).contiguous(), first)
+            engine.pack(weight, source.rows(name).contiguous(), first)
             return
         plain = torch.empty(
             rows, weight.k, dtype=torch.bfloat16 if weight.format == "BF16" else torch.float32
@@ -238,6 +264,6 @@ class Loader:
         self._checkpoint.read(name, plain)
         if weight.format == "INT8":
             codes, scales = to_rows(plain)
-            self._engine.pack(weight, codes, first, scales)
+            engine.pack(weight, codes, first, scales)
         else:
-            self._engine.pack(weight, to_blocks(plain) if weight.format == "Q8_0" else plain, first)
+            engine.pack(weight, to_blocks(plain) if weight.format == "Q8_0" else plain, first)

@@ -44,7 +44,7 @@ class Packing(NamedTuple):
     ) -> Packing:
         store = PackStore(env.packed_weights(), config.weight_cache_bytes)
         key = pack_key((library.name, engine.level, files.identity, *_sources(files), *places.words))
-        pack = Pack(files.name, key, rounded(places.nbytes))
+        pack = Pack(files.name.rsplit("/", 1)[-1], key, rounded(places.nbytes))
         refused = _refused(config, files, pack) or store.refused(pack.nbytes)
         return cls(places, store, pack, config.weight_pages, threads, refused)
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from octavo.attention.native import NativeAttention
 from octavo.checkpoint.dequant import q8_0
+from octavo.checkpoint.dummy import DummyCheckpoint
 from octavo.checkpoint.open import open_checkpoint
 from octavo.config.model import ModelConfig
+from octavo.core.errors import ArtefactError
 from octavo.core.facts import TensorInfo
 from octavo.models.native import NativeDecoder
-from octavo.models.packed import Storage, all_runs, places
+from octavo.models.packed import Loader, Matrix, Storage, Weights, all_runs, places
 from octavo.models.registry import MODELS
 from octavo.nn.attention import prepare
 from octavo.nn.protocols import CacheSpec
@@ -176,3 +179,21 @@ def test_unquantised_files_of_both_formats_are_rounded(
     want = reference(theirs.float(), tokens)
     assert float((got - want).norm() / want.norm()) < 0.06
     checkpoint.close()
+
+
+class Broken(DummyCheckpoint):
+    """Has no sound tensor."""
+
+    def read(self, name: str, into: Tensor) -> None:
+        raise ArtefactError(f"{name} is broken", hint="fetch it again")
+
+
+def test_every_broken_tensor_ends_the_start(tmp_path: Path, library: Library, engine: Engine) -> None:
+    hf, storage = config("llama", tmp_path), Storage()
+    spec = MODELS.get("LlamaForCausalLM").read(hf)
+    weights = Weights.empty(places(library, spec, {}, storage))
+    load = Loader(Broken(hf), library, engine.level, storage, weights)
+    for run in all_runs(spec, {}, storage):
+        load.weight(Matrix(run.parts, run.k))
+    with pytest.raises(ArtefactError, match="is broken"):
+        load.finish(lambda share: None)

@@ -20,11 +20,11 @@ from octavo.core.errors import Unsupported, UserError
 from octavo.core.facts import Decision, ModelFiles
 from octavo.core.messages import Admission, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
+from octavo.ops.cpu.find import find_library
 from octavo.ops.cpu.lib import Engine, Library
 from octavo.platform.cpu import usable_cores
 from octavo.runner import native, packing
 from octavo.runner.runner import Runner
-from tests.cpu.native.conftest import levels_here as levels
 from tests.cpu.runner.tiny import CONFIG, checkpoint_tensors, tokens_of
 
 WIDE = dict(hidden_size=64, intermediate_size=96, head_dim=16)
@@ -96,6 +96,18 @@ def test_the_second_start_packs_nothing_and_answers_the_same(
         assert again == tokens and len(tokens) == 8
         assert pages in ("auto", made["weight_pages"].value)
     assert len(packed(files)) == 1
+
+
+def test_small_pages_are_not_taken_unless_asked_for(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tokens = start(files)
+    for huge, pages in ((False, "private"), (True, "shared")):
+        monkeypatch.setattr("octavo.checkpoint.packs._huge", lambda address, nbytes, huge=huge: huge)
+        made, again = start(files)
+        assert (made["weight_pages"].value, again) == (pages, tokens)
+        assert ("small pages" in made["weight_pages"].why) == (not huge)
+        assert start(files, weight_pages="shared")[0]["weight_pages"].value == "shared"
 
 
 def test_shared_pages_are_there_from_the_first_start(files: ModelFiles) -> None:
@@ -180,10 +192,17 @@ def test_threads_as_asked(files: ModelFiles, threads: int) -> None:
     assert tokens == start(files)[1], "how work is spread changes no bit"
 
 
-@pytest.mark.parametrize("level", levels())
-def test_levels_as_asked(files: ModelFiles, level: str) -> None:
-    made, tokens = start(files, cpu_level=level)
-    assert made["kernels"] == Decision("kernels", f"native {level}", "as asked") and len(tokens) == 8
+def levels() -> tuple[str, ...]:
+    """Of this CPU, whatever library other tests look at."""
+    found = find_library()
+    assert not isinstance(found, str), found
+    return found.levels
+
+
+def test_levels_as_asked(files: ModelFiles) -> None:
+    for level in levels():
+        made, tokens = start(files, cpu_level=level)
+        assert made["kernels"] == Decision("kernels", f"native {level}", "as asked") and len(tokens) == 8
 
 
 def test_a_level_that_is_not_there_names_those_that_are(files: ModelFiles) -> None:
