@@ -120,7 +120,7 @@ class _HostMemory:
     """Zeroed memory in huge pages where the kernel has them. `populate` runs beside writers."""
 
     def __init__(self, nbytes: int) -> None:
-        self.map = mmap.mmap(-1, nbytes)
+        self.map = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has none
         self.closed = False
         with contextlib.suppress(OSError, AttributeError):  # a kernel or system without them
             self.map.madvise(_HUGE)

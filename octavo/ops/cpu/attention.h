@@ -42,12 +42,19 @@ OCT_INLINE Seen seen_by(const AttnArgs& a, const Query& q, int64_t start) {
   return {low, clamp_key(q.position + 1 - start)};
 }
 
+OCT_INLINE float f_lane(F v) {
+  float first;
+  memcpy(&first, &v, sizeof(float));
+  return first;
+}
+
 // --- softmax ---------------------------------------------------------------------------------
 
 // s [KEYS] becomes exp(s - running maximum), 0 outside what is seen; returns the factor that
-// what was summed before is to be scaled by. INSIDE: all of [0, count) is seen.
+// what was summed before is to be scaled by. INSIDE: all of [0, count) is seen. Whether a maximum
+// moves is anybody's guess, so nothing branches on it.
 template <bool INSIDE>
-static float soften_as(float* s, int count, Seen seen, Query& q) {
+OCT_INLINE float soften_as(float* s, int count, Seen seen, Query& q) {
   const int low = seen.low, high = seen.high;
   const F none = f_set1(-INFINITY);
   F top = none;
@@ -72,14 +79,7 @@ static float soften_as(float* s, int count, Seen seen, Query& q) {
     f_store(s + o, p);
     sum = f_add(sum, p);
   }
-  float factor = 0.0f;
-  if (before == now) {
-    factor = 1.0f;
-  } else if (before != -INFINITY) {
-    float lanes[W];
-    f_store(lanes, f_exp(f_set1(before - now)));
-    factor = lanes[0];
-  }
+  const float factor = f_lane(f_exp(f_set1(before - now)));  // 1 at 0; of no account at the first block
   q.total = q.total * factor + f_sum(sum);
   return factor;
 }
@@ -88,7 +88,8 @@ static inline float soften(float* s, int count, Seen seen, float softcap, Query&
   if (softcap > 0.0f)
     for (int o = 0; o < count; o += W)
       f_store(s + o, f_mul(f_set1(softcap), f_tanh(f_div(f_load(s + o), f_set1(softcap)))));
-  return seen.all(count) ? soften_as<true>(s, count, seen, q) : soften_as<false>(s, count, seen, q);
+  if (!seen.all(count)) return soften_as<false>(s, count, seen, q);
+  return count == KEYS ? soften_as<true>(s, KEYS, seen, q) : soften_as<true>(s, count, seen, q);
 }
 
 // --- the whole -------------------------------------------------------------------------------

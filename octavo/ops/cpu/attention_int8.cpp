@@ -29,14 +29,16 @@ static_assert(sizeof(Rest) <= OCT_REST * sizeof(float), "OCT_REST is too small")
 
 OCT_INLINE Rest* rest_of(const Work& w) { return reinterpret_cast<Rest*>(w.rest); }
 
-// n floats -> n high and n low bytes. n is a multiple of 16.
-OCT_INLINE Split split(const float* x, int n, int8_t* high, int8_t* low) {
+// n floats, at(i) being W of them -> n high and n low bytes. n is a multiple of 16.
+template <class At>
+OCT_INLINE Split split(At at, int n, int8_t* high, int8_t* low) {
   constexpr float CODES = 127.0f * 128.0f;
   constexpr int32_t LIFT = 1 << 20;  // keeps what is shifted positive
-  const Scale s = scale_for(largest(x, n), CODES);
-  I sum = i_set1(0);
+  I top = i_set1(0), sum = i_set1(0);
+  for (int i = 0; i < n; i += W) top = i_max(top, i_as(f_abs(at(i))));
+  const Scale s = scale_for(i_as_float(i_hmax(top)), CODES);
   for (int i = 0; i < n; i += W) {
-    I v = s.scale == s.scale ? i_round(f_mul(f_load(x + i), f_set1(s.inverse))) : i_set1(0);
+    I v = s.scale == s.scale ? i_round(f_mul(at(i), f_set1(s.inverse))) : i_set1(0);
     I half = i_add(v, i_set1(64));
     s8_store(high + i, i_add(i_shr<7>(i_add(half, i_set1(LIFT))), i_set1(-(LIFT >> 7))));
     s8_store(low + i, i_add(i_and(half, i_set1(127)), i_set1(-64)));
@@ -107,14 +109,17 @@ static void scores(int n, const uint8_t* const* panels, int count, const int32_t
 
 // Probabilities become weights of the codes: times the values' scales, and split. Scales that
 // nobody wrote yet may be anything; what is not seen is exactly zero.
-static void weigh(const float* s, const uint8_t* const* values, int count, Seen seen, Rest& rest) {
-  float x[KEYS] = {0};
-  for (int o = 0; o < count; o += W) {
-    F v = f_mul(f_load(s + o), f_load(reinterpret_cast<const float*>(values[o / 16]) + o % 16));
-    if (!seen.all(count)) v = f_first(f_zero(), f_first(v, f_zero(), seen.high - o), seen.low - o);
-    f_store(x + o, v);
-  }
-  rest.block = split(x, KEYS, rest.weights[0], rest.weights[1]);
+OCT_INLINE void weigh(const float* s, const uint8_t* const* values, int count, Seen seen, Rest& rest) {
+  const auto seen_all = [=](int o) __attribute__((always_inline)) {
+    return f_mul(f_load(s + o), f_load(reinterpret_cast<const float*>(values[o / 16]) + o % 16));
+  };
+  const auto seen_part = [=](int o) __attribute__((always_inline)) {
+    return f_first(f_zero(), f_first(seen_all(o), f_zero(), seen.high - o), seen.low - o);
+  };
+  int8_t *high = rest.weights[0], *low = rest.weights[1];
+  if (!seen.all(count)) rest.block = split(seen_part, count, high, low);
+  else if (count == KEYS) rest.block = split(seen_all, KEYS, high, low);
+  else rest.block = split(seen_all, count, high, low);
 }
 
 // N queries x V vectors of dimensions from `c` on: out = factor * out + what the block adds.
@@ -181,10 +186,10 @@ struct ByteCache {
     int32_t* q = reinterpret_cast<int32_t*>(w.q);
     for (int i = 0; i < w.n; i++) {
       int first = i / Q_GROUP * Q_GROUP, width = w.n - first < Q_GROUP ? w.n - first : Q_GROUP;
-      float x[512];  // head_dim at most
-      int8_t bytes[2][512];
-      for (int j = 0; j < d; j += W) f_store(x + j, f_mul(f_load(query_at(a, i) + j), f_set1(a.scale)));
-      rest_of(w)[i].query = split(x, d, bytes[0], bytes[1]);
+      const float* from = query_at(a, i);
+      const auto scaled = [=](int j) __attribute__((always_inline)) { return f_mul(f_load(from + j), f_set1(a.scale)); };
+      int8_t bytes[2][512];  // head_dim at most
+      rest_of(w)[i].query = split(scaled, d, bytes[0], bytes[1]);
       int32_t* to = q + first * d / 2 + (i - first) * 2;
       for (int j = 0; j < d / 4; j++) {
         to[j * width * 2] = load32(bytes[0] + j * 4);

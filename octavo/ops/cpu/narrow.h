@@ -4,15 +4,18 @@
 
 namespace OCT_NS {
 
+OCT_INLINE float i_as_float(int32_t bits) {
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+
 // The largest magnitude. Compared as integers, in whose order what is not a number is greatest,
 // so that it is never lost.
 OCT_INLINE float largest(const float* x, int64_t n) {
   I m = i_set1(0);
   for (int64_t i = 0; i < n; i += W) m = i_max(m, i_as(f_abs(f_load(x + i))));
-  int32_t bits = i_hmax(m);
-  float top;
-  memcpy(&top, &bits, 4);
-  return top;
+  return i_as_float(i_hmax(m));
 }
 
 // One scale for `top`, and what to multiply with before rounding. Values too small to invert
