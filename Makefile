@@ -47,7 +47,7 @@ sanitize: ## the native kernels' tests under AddressSanitizer, UBSan and ThreadS
 	@scripts/setup dev
 	@scripts/sanitize
 
-fuzz: ## 100,000 seeds of the scheduler
+fuzz: ## 100,000 seeds of the scheduler, 10,000 broken model files
 	@scripts/setup dev
 	@scripts/fuzz
 

@@ -32,7 +32,7 @@ def hold_to(room: int) -> None:
 
 
 def outcome(files: ModelFiles, *, blocks: bool) -> str:
-    """"loaded", or the type of the error that said why not. Anything else is raised.
+    """ "loaded", or the type of the error that said why not. Anything else is raised.
 
     `blocks`: the file's own blocks are packed, which small models otherwise are not.
     """

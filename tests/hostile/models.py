@@ -45,10 +45,7 @@ class GGUF:
 
 
 def _matrix(format: str, rows: int, k: int) -> Raw:
-    if format == "F16":
-        stored = make("F32", rows, k).stored.half()
-    else:
-        stored = make(format, rows, k).stored
+    stored = make("F32", rows, k).stored.half() if format == "F16" else make(format, rows, k).stored
     return Raw(KINDS[format], (rows, k), stored.contiguous().view(torch.uint8).numpy().tobytes())
 
 
@@ -96,7 +93,9 @@ def sound_safetensors() -> Safetensors:
         path = f"model.layers.{layer}"
         for name, shape in zip(names, SHAPES.values(), strict=True):
             tensors[f"{path}.{'mlp' if shape in _MLP else 'self_attn'}.{name}.weight"] = shape
-        tensors |= {f"{path}.{norm}.weight": (HIDDEN,) for norm in ("input_layernorm", "post_attention_layernorm")}
+        tensors |= {
+            f"{path}.{norm}.weight": (HIDDEN,) for norm in ("input_layernorm", "post_attention_layernorm")
+        }
     chance = torch.Generator().manual_seed(1)
     kinds = (torch.bfloat16, torch.float32, torch.float16)
     made = {

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from tests.hostile.models import GGUF, KINDS, Safetensors
-from tests.unit.checkpoint.write_gguf import ARRAY, F32, F64, I32, I64, STRING, U8, U32, U64, Raw, Typed
+from tests.unit.checkpoint.write_gguf import ARRAY, F32, F64, I32, I64, U8, U32, U64, Raw, Typed
 
 WORDS = (0, 1, 2, 3, 7, 31, 33, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63, 2**64 - 1)
 SIZES = (0, 1, 2, 3, 5, 16, 31, 32, 64, 255, 256, 257, 512, 4096, 65537, 2**24, 2**31, 2**33, 2**40, 2**63)
@@ -56,7 +56,15 @@ def noise(data: bytearray, r: Random) -> None:
     data[at : at + 64] = r.randbytes(len(data[at : at + 64]))
 
 
-BYTES: tuple[Callable[[bytearray, Random], None], ...] = (flip, word, truncate, cut_out, insert, splice, noise)
+BYTES: tuple[Callable[[bytearray, Random], None], ...] = (
+    flip,
+    word,
+    truncate,
+    cut_out,
+    insert,
+    splice,
+    noise,
+)
 
 
 def _place(data: bytearray, r: Random) -> int:
@@ -156,7 +164,9 @@ def gguf_names(m: GGUF, r: Random) -> None:
     elif kind == 2:  # two change places
         m.tensors[name], m.tensors[other] = m.tensors[other], raw
     else:
-        m.tensors[r.choice(("rope_freqs.weight", "blk.0.attn_q.bias", "blk.9.attn_q.weight", "output.bias"))] = raw
+        m.tensors[
+            r.choice(("rope_freqs.weight", "blk.0.attn_q.bias", "blk.9.attn_q.weight", "output.bias"))
+        ] = raw
 
 
 def gguf_counts(m: GGUF, r: Random) -> None:
@@ -184,7 +194,16 @@ GGUFS: tuple[Callable[[GGUF, Random], None], ...] = (
     gguf_number, gguf_key, gguf_extra, gguf_shape, gguf_kind, gguf_offset, gguf_names, gguf_counts,
     gguf_numbers_of_weights,
 )  # fmt: skip
-_BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34), 12: (256, 144), 14: (256, 210), 30: (1, 2)}
+_BLOCKS = {
+    0: (1, 4),
+    1: (1, 2),
+    2: (32, 18),
+    3: (32, 20),
+    8: (32, 34),
+    12: (256, 144),
+    14: (256, 210),
+    30: (1, 2),
+}
 
 
 def _tensor(m: GGUF, r: Random) -> tuple[str, Raw]:
@@ -222,7 +241,26 @@ def break_gguf(sound: GGUF, r: Random) -> bytes:
 def st_config(m: Safetensors, r: Random) -> None:
     key = r.choice(list(m.config))
     m.config[key] = r.choice(
-        (0, -1, 1, 3, 17, 2**31, 2**63, 10**30, 0.5, 1e400, None, True, "256", [], [256], {"a": 1}, "gelu", "x" * 300)
+        (
+            0,
+            -1,
+            1,
+            3,
+            17,
+            2**31,
+            2**63,
+            10**30,
+            0.5,
+            1e400,
+            None,
+            True,
+            "256",
+            [],
+            [256],
+            {"a": 1},
+            "gelu",
+            "x" * 300,
+        )
     )
 
 
@@ -247,13 +285,24 @@ def st_entry(m: Safetensors, r: Random) -> None:
     entry = _entry(m, r)
     part = r.choice(("dtype", "shape", "data_offsets"))
     if part == "dtype":
-        entry[part] = r.choice(("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "U8", "BOOL", "X", 3, ""))
+        entry[part] = r.choice(
+            ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "U8", "BOOL", "X", 3, "")
+        )
     elif part == "shape":
         entry[part] = r.choice(([], [0], [-1], [2**63, 2], [2**32, 2**32], list(entry[part])[::-1], ["a"], 7))
     else:
         begin, end = entry[part]
         entry[part] = r.choice(
-            ([end, begin], [begin, end + 1], [begin + 1, end], [0, 0], [0, 2**64], [-1, end], [begin], [2**63, 2**63 + end - begin])
+            (
+                [end, begin],
+                [begin, end + 1],
+                [begin + 1, end],
+                [0, 0],
+                [0, 2**64],
+                [-1, end],
+                [begin],
+                [2**63, 2**63 + end - begin],
+            )
         )
 
 
@@ -279,8 +328,20 @@ def st_body(m: Safetensors, r: Random) -> None:
         m.body += bytes(r.randint(1, 100))
 
 
+def st_numbers(m: Safetensors, r: Random) -> None:
+    """Weights that are infinite, none, or anything: a sound file."""
+    body = bytearray(m.body)
+    for _ in range(r.randint(1, 64)):
+        at = r.randrange(0, max(1, len(body) - 3), 2)
+        body[at : at + 4] = r.choice(
+            (b"\x80\x7f\x80\x7f", b"\xff\xff\xff\xff", b"\x00\xfc\x01\x00", r.randbytes(4))
+        )
+    m.body = bytes(body[: len(m.body)])
+
+
 SAFETENSORS: tuple[Callable[[Safetensors, Random], None], ...] = (
-    st_config, st_config_extra, st_entry, st_names, st_swap, st_body,
+    st_config, st_config_extra, st_entry, st_names, st_swap, st_body, st_numbers,
+    st_numbers,
 )  # fmt: skip
 
 

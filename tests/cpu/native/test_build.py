@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from octavo.ops.cpu import build, find
+from octavo.ops.cpu.lib import LEVELS, Engine, Library, NativeError
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -52,3 +53,19 @@ def test_a_broken_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(build.BuildError, match="unknown option"):
         build.library(tmp_path)
     assert not list(tmp_path.glob("*.so"))
+
+
+def test_an_arm_library_has_its_own_levels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_compiler(monkeypatch, refuse="-march=")
+    for machine in ("aarch64", "arm64"):
+        assert [level.name for level in build.levels(machine)] == ["portable", "neon", "neon_dotprod"]
+        line = build.library(tmp_path, machine=machine).read_text()
+        assert "neon-rows.o" in line and "neon_dotprod" not in line and "avx" not in line
+    assert [level.name for level in build.levels("riscv64")] == ["portable"]
+
+
+def test_levels_of_other_processors_are_refused(library: Library) -> None:
+    assert library.level in library.levels and library.levels[0] == "portable"
+    for level in set(LEVELS) - set(library.levels):
+        with pytest.raises(NativeError, match=level):
+            Engine(library, 1, level)

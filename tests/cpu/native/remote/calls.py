@@ -13,12 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from octavo.ops.cpu import lib
 from octavo.ops.cpu.lib import GroupStruct, Library, OpStruct, StepStruct, WeightStruct
 
 SOURCE = Path(__file__).with_name("serve.cpp")
 _NAMES = ("abi", "best_level", "has_level", "create", "destroy", "packed_bytes", "pack", "row", "run")
-_CACHE_BYTES = {kind: dtype.itemsize for dtype, kind in lib.CACHE_TYPES.items()}
+_DTYPES = {kind: dtype for dtype, kind in lib.CACHE_TYPES.items()}
 
 
 def compile_server(compiler: str, folder: Path, flags: Sequence[str] = ()) -> Path:
@@ -185,5 +187,11 @@ def _caches(attention: Sequence[OpStruct], step: StepStruct) -> Iterator[Region]
         yield Region(group.tables, 4 * cells)
     yield Region(ctypes.addressof(step.caches.contents), 8 * (1 + max(op.layer for op in attention)))
     for op in attention:
-        page = 2 * op.kv_heads * op.page * op.head_dim * _CACHE_BYTES[op.cache_type]
-        yield Region(step.caches[op.layer], pages[op.group] * page, True)
+        yield Region(step.caches[op.layer], pages[op.group] * _page_bytes(op), True)
+
+
+def _page_bytes(op: OpStruct) -> int:
+    """Keys and values of a page. In eight bits a position of a head has a float scale besides."""
+    dtype = _DTYPES[op.cache_type]
+    width = op.head_dim * dtype.itemsize + (4 if dtype == torch.int8 else 0)
+    return 2 * op.kv_heads * op.page * width
