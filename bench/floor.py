@@ -44,7 +44,7 @@ class Floor:
     def step(self, weights: str, rows: int) -> float:
         """One token more for each of `rows` streams."""
         read = self._bytes[weights] / self._read[weights]
-        return max(read, self._operations(weights, rows, rows))
+        return float(max(read, self._operations(weights, rows, rows)))
 
     def prompt(self, weights: str, tokens: int, ends: int = 1) -> float:
         """`tokens` of prompts, `ends` of them followed by a first token."""

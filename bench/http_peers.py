@@ -21,7 +21,7 @@ from typing import Any
 
 from bench import servers, variants
 from bench.load import load
-from bench.peers import LLAMA_BIN, alternate, closing, from_environment, prompts, ratio, verdict
+from bench.peers import LLAMA_BIN, Turn, alternate, closing, from_environment, prompts, ratio, verdict
 from bench.record import provenance, spread, write
 from bench.servers import Server
 
@@ -41,7 +41,7 @@ def requests(kind: str, round_: int, count: int, side: int) -> list[list[int]]:
 
 
 def measure(kind: str, running: list[Server], args: argparse.Namespace) -> dict[str, Any]:
-    def turn(server: Server, side: int) -> Any:
+    def turn(server: Server, side: int) -> Turn:
         return lambda round_: load(
             server.address, requests(kind, round_, args.requests, side), OUTPUT, args.clients
         )

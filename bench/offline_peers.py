@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import variants
-from bench.peers import Engine, alternate, closing, prompts, ratio, verdict
+from bench.peers import Engine, Turn, alternate, closing, prompts, ratio, verdict
 from bench.record import provenance, spread, write
 
 # times the other engine at this batch
@@ -42,12 +42,11 @@ def start(name: str, args: argparse.Namespace) -> Engine:
 
 def measure(batch: int, engines: list[Engine], args: argparse.Namespace) -> dict[str, Any]:
     """The first round warms up: compilers, caches and the engines' own records of a step."""
-    sides = {
-        engine.name: lambda round_, engine=engine: engine.run(
-            prompts(batch, args.input, 1000 * batch + round_), args.output
-        )
-        for engine in engines
-    }
+
+    def turn(engine: Engine) -> Turn:
+        return lambda round_: engine.run(prompts(batch, args.input, 1000 * batch + round_), args.output)
+
+    sides = {engine.name: turn(engine) for engine in engines}
     found = alternate(sides, {engine.name: engine.process for engine in engines}, args.pairs)
     tokens = batch * args.output
     rates = {name: [tokens / seconds for seconds in turns] for name, turns in found["turns"].items()}
