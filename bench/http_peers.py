@@ -22,7 +22,15 @@ from typing import Any
 from bench import servers, variants
 from bench.load import load
 from bench.peers import (
-    LLAMA_BIN, Turn, alternate, closing, from_environment, prompts, ratio, verdict, vllm_environment,
+    LLAMA_BIN,
+    Turn,
+    alternate,
+    closing,
+    from_environment,
+    prompts,
+    ratio,
+    verdict,
+    vllm_environment,
 )  # fmt: skip
 from bench.record import provenance, spread, write
 from bench.servers import Server
