@@ -1,7 +1,7 @@
 """What this CPU allows at most, and how far recorded results are from it: a table for the documentation.
 
     python -m bench.floor probe --threads 2 --out bench/results/NAME.json
-    python -m bench.floor table bench/results/NAME.json RESULT.json ... [--into docs/cpu.md]
+    python -m bench.floor table bench/results/NAME.json RESULT.json ... [--into docs/speed.md]
 
 `probe` compiles bench/probe.c with the system's compiler and runs it: bytes read a second for as many
 bytes as the default model has in each format, and the peaks of the instructions that kernels are made
@@ -44,7 +44,7 @@ class Floor:
     def step(self, weights: str, rows: int) -> float:
         """One token more for each of `rows` streams."""
         read = self._bytes[weights] / self._read[weights]
-        return max(read, self._operations(weights, rows, rows))
+        return float(max(read, self._operations(weights, rows, rows)))
 
     def prompt(self, weights: str, tokens: int, ends: int = 1) -> float:
         """`tokens` of prompts, `ends` of them followed by a first token."""

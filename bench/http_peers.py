@@ -21,14 +21,23 @@ from typing import Any
 
 from bench import servers, variants
 from bench.load import load
-from bench.peers import LLAMA_BIN, alternate, closing, from_environment, prompts, ratio, verdict
+from bench.peers import (
+    LLAMA_BIN,
+    Turn,
+    alternate,
+    closing,
+    from_environment,
+    prompts,
+    ratio,
+    verdict,
+    vllm_environment,
+)  # fmt: skip
 from bench.record import provenance, spread, write
 from bench.servers import Server
 
 INPUT, OUTPUT, SHARED, ROOM = 128, 64, 1000, 1280
 # times llama-server's output tokens/s; both times of a client must be better as well
 TARGETS = {"distinct": 2.5, "shared": 4.0, "known": 4.0}
-VLLM = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def requests(kind: str, round_: int, count: int, side: int) -> list[list[int]]:
@@ -41,7 +50,7 @@ def requests(kind: str, round_: int, count: int, side: int) -> list[list[int]]:
 
 
 def measure(kind: str, running: list[Server], args: argparse.Namespace) -> dict[str, Any]:
-    def turn(server: Server, side: int) -> Any:
+    def turn(server: Server, side: int) -> Turn:
         return lambda round_: load(
             server.address, requests(kind, round_, args.requests, side), OUTPUT, args.clients
         )
@@ -101,7 +110,10 @@ def start(name: str, args: argparse.Namespace, stack: contextlib.ExitStack) -> l
             args.llama_bin, path, args.threads, log, args.clients, ROOM, args.llama_args
         )
     if "vllm" in args.peers and name == "BF16":
-        folder, environment = variants.hf_folder(args.cache), {**VLLM, **args.vllm_env}
+        folder, environment = (
+            variants.hf_folder(args.cache),
+            {**vllm_environment(args.threads), **args.vllm_env},
+        )
         makers["vllm"] = lambda: servers.vllm(
             args.vllm_python, folder, log, 2048, environment, args.vllm_args
         )

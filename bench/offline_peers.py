@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import variants
-from bench.peers import Engine, alternate, closing, prompts, ratio, verdict
+from bench.peers import Engine, Turn, alternate, closing, prompts, ratio, verdict, vllm_environment
 from bench.record import provenance, spread, write
 
 # times the other engine at this batch
 TARGETS = {("vllm", 16): 2.0, ("transformers", 16): 5.0, ("transformers", 1): 3.0}
-VLLM = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def start(name: str, args: argparse.Namespace) -> Engine:
@@ -34,7 +33,13 @@ def start(name: str, args: argparse.Namespace) -> Engine:
     if name == "vllm":
         settings = {"dtype": "bfloat16", "max_model_len": 2048, **args.vllm}
         return Engine(
-            name, "vllm", folder, settings, log, python=args.vllm_python, **{**VLLM, **args.vllm_env}
+            name,
+            "vllm",
+            folder,
+            settings,
+            log,
+            python=args.vllm_python,
+            **{**vllm_environment(args.threads), **args.vllm_env},
         )
     module, _, dtype = name.partition("-")
     return Engine(name, module, folder, {"dtype": dtype or "bfloat16"}, log, HF_HUB_OFFLINE="1", **cores)
@@ -42,12 +47,11 @@ def start(name: str, args: argparse.Namespace) -> Engine:
 
 def measure(batch: int, engines: list[Engine], args: argparse.Namespace) -> dict[str, Any]:
     """The first round warms up: compilers, caches and the engines' own records of a step."""
-    sides = {
-        engine.name: lambda round_, engine=engine: engine.run(
-            prompts(batch, args.input, 1000 * batch + round_), args.output
-        )
-        for engine in engines
-    }
+
+    def turn(engine: Engine) -> Turn:
+        return lambda round_: engine.run(prompts(batch, args.input, 1000 * batch + round_), args.output)
+
+    sides = {engine.name: turn(engine) for engine in engines}
     found = alternate(sides, {engine.name: engine.process for engine in engines}, args.pairs)
     tokens = batch * args.output
     rates = {name: [tokens / seconds for seconds in turns] for name, turns in found["turns"].items()}

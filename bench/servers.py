@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, name: str, words: list[object], port: int, log: Path, **environment: str) -> None:
         self.name, self.words, self._port = name, words, port
-        self.process = Process(words, log / f"{name}.server.log", talks=False, **environment)
+        self.process = Process(words, log / f"{name}.server.log", environment)
         try:
             self.address = Address("127.0.0.1", port, self._model())
         except BaseException:
