@@ -17,6 +17,7 @@ from octavo.core.messages import StepMasks, StepPlan, StepResult
 from octavo.nn.attention import prepare
 from octavo.nn.forward import Forward
 from octavo.nn.protocols import AttentionBackend, Model
+from octavo.ops.cpu.lib import Engine
 from octavo.runner.cache import Caches, Layout
 from octavo.runner.commit import Outcome, commit
 from octavo.runner.features import Answer, Feature, PromptLogprobs, SampledLogprobs
@@ -40,7 +41,8 @@ class Done(NamedTuple):
 
 
 class Device:
-    """`rows` slots for requests of up to `length` tokens. Every call comes from one thread."""
+    """`rows` slots for requests of up to `length` tokens; `engine`: what draws natively. Every call
+    comes from one thread."""
 
     def __init__(
         self,
@@ -51,13 +53,14 @@ class Device:
         *,
         rows: int,
         length: int,
+        engine: Engine | None = None,
     ) -> None:
         self._model = model
         self._backend = backend
         self._caches = caches
         self._slots = Slots(rows, length, layout.groups)
         self._inputs = Inputs(self._slots, layout.groups, caches.tensors)
-        self._sampler = Sampler(rows)
+        self._sampler = Sampler(rows, engine)
         self._features: tuple[Feature, ...] = (
             SampledLogprobs(),
             PromptLogprobs(model.logits, model.vocab_size),

@@ -96,7 +96,8 @@ def _start_cpu(plan: Drawing, checkpoint: Checkpoint, progress: Progress) -> Dev
     caches = Caches(plan.layout, plan.memory.pages, DTYPES[plan.resolved.kv_dtype], where)
     model = _load(plan, checkpoint, where, progress)
     rows, length = plan.resolved.max_num_seqs, plan.memory.max_model_len
-    device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length)
+    engine = plan.native.engine if plan.native is not None else None
+    device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length, engine=engine)
     caches.populate()
     return device
 

@@ -55,6 +55,20 @@ typedef struct OctStep {
   double* seconds;            // [count]: adds the CPU time the caller spent on each op, or null
 } OctStep;
 
+// Rows of logits to draw a token from. What a request asked for stands at its slot.
+typedef struct OctSample {
+  int64_t rows, vocab;
+  const float* logits;        // [rows, vocab]
+  const int64_t* slots;       // [rows]
+  const int64_t* positions;   // [rows], where the token goes
+  const float* temperature;   // by slot; 0: greedy
+  const float* gap;           // by slot: log of min_p, -inf where there is none
+  const int64_t* top_k;       // by slot; 0: all
+  const double* top_p;        // by slot
+  const int64_t* seed;        // by slot
+  int64_t* tokens;            // [rows]; -1: a logit is NaN or +inf, or none is above -inf
+} OctSample;
+
 typedef struct OctEngine OctEngine;
 
 int32_t oct_abi(void);
@@ -79,6 +93,9 @@ int32_t oct_row(const OctWeight* w, int64_t r, float* out);
 // Runs a program. width: [OCT_BUFFERS] floats a token. One run at a time an engine. 0, or -1
 // where memory for the arena could not be had, -2 where an id or position is out of range.
 int32_t oct_run(OctEngine*, const OctOp* ops, int64_t count, const int64_t* width, const OctStep* step);
+
+// Draws a token for each row. 0, or -1 where memory could not be had, -2 where vocab is out of range.
+int32_t oct_sample(OctEngine*, const OctSample*);
 
 #ifdef __cplusplus
 #pragma GCC visibility pop

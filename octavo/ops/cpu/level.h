@@ -13,6 +13,7 @@
   void store_kv(const StoreArgs& a);                                                              \
   void attend(const AttnArgs& a);                                                                 \
   void matmul_codes(const MatArgs& a);                                                            \
+  int64_t sample_row(const SampleArgs& a);                                                        \
   }
 #define OCT_DECLARE_PAIRS(ns)             \
   namespace ns {                          \

@@ -77,6 +77,7 @@ class Library:
             "oct_packed_bytes": (c_int64, (c_int32, c_int64, c_int64)),
             "oct_pack": (c_int32, (c_void_p, POINTER(WeightStruct), c_void_p, c_void_p, c_int64, c_int64)),
             "oct_row": (c_int32, (POINTER(WeightStruct), c_int64, c_void_p)),
+            "oct_sample": (c_int32, (c_void_p, c_void_p)),
             "oct_run": (c_int32, (c_void_p, c_void_p, c_int64, c_void_p, POINTER(StepStruct))),
         }
         for name, (result, arguments) in calls.items():
@@ -139,6 +140,11 @@ class Engine:
         """Runs a program: `ops` an array of OpStruct, `widths` one of BUFFERS int64."""
         if code := self._lib.oct_run(self._handle, ops, count, widths, step):
             raise NativeError("no memory for a step" if code == -1 else "a token or position is out of range")
+
+    def sample(self, rows: Any) -> None:
+        """Draws tokens: `rows` a SampleStruct (ops/cpu/sample.py)."""
+        if code := self._lib.oct_sample(self._handle, rows):
+            raise NativeError("no memory to sample" if code == -1 else "the vocabulary is out of range")
 
 
 class Memory:
