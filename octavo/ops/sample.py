@@ -205,7 +205,7 @@ def _largest(row: Floats, count: int) -> Floats:
     return np.sort(some)[::-1]
 
 
-def _reaching(running: Floats, goal: float) -> int:
+def _reaching(running: NDArray[np.int64], goal: float) -> int:
     """How many it takes to reach the goal, at least one and at most all."""
     return min(int(np.searchsorted(running, goal)) + 1, len(running))
 

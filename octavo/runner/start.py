@@ -97,6 +97,8 @@ def _start_cpu(plan: Drawing, checkpoint: Checkpoint, progress: Progress) -> Dev
     model = _load(plan, checkpoint, where, progress)
     rows, length = plan.resolved.max_num_seqs, plan.memory.max_model_len
     engine = plan.native.engine if plan.native is not None else None
+    if engine is not None:
+        torch.set_num_threads(1)  # its threads would wait beside the engine's, on the same cores
     device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length, engine=engine)
     caches.populate()
     return device

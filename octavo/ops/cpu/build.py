@@ -23,7 +23,7 @@ _COMMON = (
     "-pthread", "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-psabi",
     "-Wno-ignored-attributes",
 )  # fmt: skip
-_SHARED = ("engine", "pack", "pool", "program", "sampling")
+_SHARED = ("engine", "pack", "pool", "program", "sampling", "slots")
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (
     *_AVX2,

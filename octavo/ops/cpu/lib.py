@@ -77,6 +77,8 @@ class Library:
             "oct_packed_bytes": (c_int64, (c_int32, c_int64, c_int64)),
             "oct_pack": (c_int32, (c_void_p, POINTER(WeightStruct), c_void_p, c_void_p, c_int64, c_int64)),
             "oct_row": (c_int32, (POINTER(WeightStruct), c_int64, c_void_p)),
+            "oct_begin": (c_int32, (c_void_p, c_void_p, c_int64, c_void_p)),
+            "oct_end": (None, (c_void_p, c_void_p, c_int64, c_void_p, c_void_p)),
             "oct_sample": (c_int32, (c_void_p, c_void_p)),
             "oct_run": (c_int32, (c_void_p, c_void_p, c_int64, c_void_p, POINTER(StepStruct))),
         }
@@ -102,6 +104,7 @@ class Engine:
     def __init__(
         self, library: Library, threads: int, level: str | None = None, cpus: Sequence[int] | None = None
     ) -> None:
+        self.library = library
         self.level = level or library.level
         pins = (c_int32 * threads)(*cpus) if cpus is not None else None
         self._lib = library.calls
