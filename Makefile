@@ -7,7 +7,7 @@ PYTHON ?=
 TORCH ?=
 export PYTHON TORCH
 
-.PHONY: help setup serve test test-unit test-slow test-gpu test-pythons sanitize fuzz bench check docs clean
+.PHONY: help setup serve test test-unit test-slow test-gpu test-neon test-pythons sanitize fuzz bench check docs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -36,10 +36,14 @@ test-gpu: ## tests that need an NVIDIA GPU
 	@scripts/setup dev
 	@.venv/bin/python -m pytest -m gpu $(ARGS)
 
+test-neon: ## the native kernels' tests on ARM's NEON, by cross-compiler and emulator
+	@scripts/setup dev
+	@scripts/test-neon
+
 test-pythons: ## the quick tests on every Python from 3.10 to 3.13 that is installed
 	@scripts/test-pythons
 
-sanitize: ## the native kernels' tests under AddressSanitizer and UBSan
+sanitize: ## the native kernels' tests under AddressSanitizer, UBSan and ThreadSanitizer
 	@scripts/setup dev
 	@scripts/sanitize
 

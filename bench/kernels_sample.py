@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -305,24 +304,8 @@ def rest(results: list[dict[str, Any]]) -> None:
         )  # fmt: skip
 
 
-def cold(results: list[dict[str, Any]]) -> None:
-    """What compiling all kernels takes, in threads; only with an empty cache (TRITON_CACHE_DIR) of use."""
-    began = time.perf_counter()
-    launches = sample.kernels_to_compile(256, 151936, early(torch.zeros(1, device="cuda")))
-    with ThreadPoolExecutor(len(launches)) as pool:
-        list(pool.map(lambda launch: launch.compile(), launches))
-    compiled = time.perf_counter() - began
-    case = Case(3, 151936, DRAWS["top_k 50"])
-    began = time.perf_counter()
-    case.draw(logits_of(3, 151936, 1.0, 0))
-    torch.cuda.synchronize()
-    first = time.perf_counter() - began
-    print(f"  {len(launches)} kernels compiled in {compiled:.1f} s; the first draw then takes {first:.2f} s")
-    results.append(dict(kind="cold", compiled=compiled, first=first))
-
-
 PARTS: dict[str, Callable[[list[dict[str, Any]]], None]] = {
-    "cold": cold, "check": check, "plain": plain, "parts": parts, "truncated": truncated, "rest": rest,
+    "check": check, "plain": plain, "parts": parts, "truncated": truncated, "rest": rest,
 }  # fmt: skip
 
 

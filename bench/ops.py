@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from bench.record import provenance, spread, write
 from octavo.checkpoint.gguf import GGUFCheckpoint
-from octavo.models.native import NativeDecoder, Storage
+from octavo.models.native import NativeDecoder
+from octavo.models.packed import Storage
 from octavo.models.registry import MODELS
 from octavo.nn.forward import Forward, GroupInputs, HostBounds
 from octavo.nn.protocols import CacheSpec

@@ -39,6 +39,7 @@ _OUTPUTS = {
 }
 _PARAMS = {name: f"octavo.front.params:{name}" for name in ("SamplingParams", "RequestOutputKind")}
 _PARAMS["StructuredOutputsParams"] = "octavo.front.structured:StructuredOutputsParams"
+_PARAMS["RepetitionDetectionParams"] = "octavo.front.repetition:RepetitionDetectionParams"
 _PARAMS["BeamSearchParams"] = "octavo.front.beam:BeamSearchParams"
 _BEAMS = {name: f"octavo.front.beams:{name}" for name in ("BeamSearchOutput", "BeamSearchSequence")}
 _INPUTS = {name: f"octavo.front.forms:{name}" for name in ("TextPrompt", "TokensPrompt", "PromptType")}
@@ -47,7 +48,8 @@ _METRICS = {
 }
 _ARGS = {name: f"octavo.compat:{name}" for name in ("EngineArgs", "AsyncEngineArgs")}
 _LORA = {"LoRARequest": "octavo.compat:LoRARequest"}
-_LOGPROB = {"Logprob": "octavo.front.outputs:Logprob"}
+_LOGPROB = {name: f"octavo.front.logprobs:{name}" for name in ("Logprob", "FlatLogprobs")}
+_LOGPROB |= {name: f"octavo.front.logprobs:{name}" for name in ("PromptLogprobs", "SampleLogprobs")}
 
 # module of vLLM -> its names -> where they are here. "LLM" and the asynchronous classes are added by
 # `install`, since they depend on the map of models.

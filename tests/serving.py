@@ -31,6 +31,13 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def listens(self) -> bool:
+        """Whether it is this process that answers on the port."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found = psutil.Process(self.process.pid).net_connections("tcp")
+            return any(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port for one in found)
+        return False
+
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return answer.read().decode()
@@ -64,35 +71,51 @@ def free_port(wanted: int = 0) -> int:
 @contextlib.contextmanager
 def serve(*flags: str, port: int = 0, env: dict[str, str] | None = None) -> Iterator[Server]:
     """Starts `octavo serve`, waits until it is healthy, and ends it with SIGTERM."""
-    port = free_port(port)
-    command = [sys.executable, "-m", "octavo.cli.main", "serve", *flags, "--port", str(port)]
+    command = [sys.executable, "-m", "octavo.cli.main", "serve", *flags]
     with tempfile.TemporaryDirectory() as folder:
         if "--files-dir" not in flags:  # what a test leaves there no other server shall take up
             command += ["--files-dir", f"{folder}/files"]
-        log = Path(folder) / "log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env)
-        server = Server(port, process, log)
+        server = _start(command, port, Path(folder) / "log", env)
+        if not _wait(server):  # somebody was faster: any connection may have taken a port that was free
+            server = _start(command, 0, server.log, env)
+            assert _wait(server), server.log.read_text()
         try:
-            _wait(server)
             yield server
         finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise AssertionError("the server did not end on SIGTERM") from None
+            _end(server.process)
 
 
-def _wait(server: Server) -> None:
+def _start(command: list[str], port: int, log: Path, env: dict[str, str] | None) -> Server:
+    port = free_port(port)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=out, stderr=subprocess.STDOUT, env=env
+        )
+    return Server(port, process, log)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise AssertionError("the server did not end on SIGTERM") from None
+
+
+def _wait(server: Server) -> bool:
+    """False when its port was taken."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
-            raise AssertionError(f"the server ended at start:\n{server.log.read_text()}")
+            told = server.log.read_text()
+            assert f"port {server.port} is in use" in told, f"the server ended at start:\n{told}"
+            return False
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            server.get("/health")
-            return
+            if server.listens():
+                server.get("/health")
+                return True
         time.sleep(0.1)
+    _end(server.process)
     raise AssertionError(f"the server was not ready after {START_SECONDS} s:\n{server.log.read_text()}")

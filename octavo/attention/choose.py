@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from octavo.attention.cpu import CPUAttention
 from octavo.attention.torch_ref import TorchRef
@@ -11,9 +12,15 @@ from octavo.core.errors import Unsupported
 from octavo.core.facts import Decision, Platform
 from octavo.nn.protocols import AttentionBackend, CacheSpec
 
-BACKENDS: dict[str, Callable[[], AttentionBackend]] = {
-    "triton": TritonAttention, "cpu": CPUAttention, "torch_ref": TorchRef,
-}  # fmt: skip
+
+class Choice(Protocol):
+    """A backend's class. Asked before one is made: that loads kernels, which need not be installed."""
+
+    def __call__(self) -> AttentionBackend: ...
+    def supports(self, spec: CacheSpec, platform: Platform) -> str | None: ...
+
+
+BACKENDS: dict[str, Choice] = {"triton": TritonAttention, "cpu": CPUAttention, "torch_ref": TorchRef}
 
 
 def choose_attention(
@@ -24,14 +31,11 @@ def choose_attention(
     for name in BACKENDS if wanted is None else (wanted,):
         if name not in BACKENDS:
             raise Unsupported(f"unknown attention backend {name!r}", hint=f"known: {', '.join(BACKENDS)}")
-        if name == "triton" and platform.kind != "cuda":  # triton is installed only where a GPU is
-            rejected[name] = f"runs on a GPU, not on {platform.kind}"
-            continue
-        backend = BACKENDS[name]()
-        reasons = [why for spec in specs if (why := backend.supports(spec, platform)) is not None]
+        choice = BACKENDS[name]
+        reasons = [why for spec in specs if (why := choice.supports(spec, platform)) is not None]
         if not reasons:
             why = "; ".join(f"{n}: {w}" for n, w in rejected.items())
-            return backend, Decision("attention", name, why or "the first choice on this device")
+            return choice(), Decision("attention", name, why or "the first choice on this device")
         rejected[name] = reasons[0]
     why = "; ".join(f"{n}: {w}" for n, w in rejected.items())
     raise Unsupported(

@@ -69,7 +69,8 @@ class CPUAttention:
     def __init__(self) -> None:
         self._buffers: dict[torch.dtype, Tensor] = {}
 
-    def supports(self, spec: CacheSpec, platform: Platform) -> str | None:
+    @staticmethod
+    def supports(spec: CacheSpec, platform: Platform) -> str | None:
         return None if platform.kind == "cpu" else f"runs on a CPU, not on {platform.kind}"
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from octavo.nn.forward import Forward, GroupInputs, HostBounds
 from octavo.nn.protocols import AttnLayer, CacheSpec
 from octavo.nn.protocols import Heads as Layout
 from octavo.ops.cpu.lib import CACHE_TYPES, Engine
-from octavo.ops.cpu.program import Heads, Program, unsupported
+from octavo.ops.cpu.program import Heads, Program, cache_width, unsupported
 
 _LAYER = "layer"
 
@@ -41,7 +41,7 @@ class _Inputs(NamedTuple):
 
 
 class NativeAttention:
-    """Cache: [pages, 2 (k, v), kv_heads, page, head_dim], inside a head as rows.cpp describes."""
+    """Cache: [pages, 2 (k, v), kv_heads, page, cache_width], inside a head as rows.cpp describes."""
 
     name = "native"
 
@@ -59,7 +59,7 @@ class NativeAttention:
         return unsupported(spec.kv_heads, spec.kv_heads, spec.head_dim)
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
-        return (pages, 2, spec.kv_heads, page_size, spec.head_dim)
+        return (pages, 2, spec.kv_heads, page_size, cache_width(self._cache, spec.head_dim))
 
     def reserve(self, rows: int, device: torch.device) -> None:
         """Nothing is kept between steps."""

@@ -28,7 +28,8 @@ class TorchRef:
 
     name = "torch_ref"
 
-    def supports(self, spec: CacheSpec, platform: Platform) -> str | None:
+    @staticmethod
+    def supports(spec: CacheSpec, platform: Platform) -> str | None:
         return None
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:

@@ -69,7 +69,8 @@ class TritonAttention:
         self._spaces: dict[tuple[int, ...], Workspace] = {}
         self._order: dict[tuple[torch.device, int], Tensor] = {}
 
-    def supports(self, spec: CacheSpec, platform: Platform) -> str | None:
+    @staticmethod
+    def supports(spec: CacheSpec, platform: Platform) -> str | None:
         if platform.kind != "cuda":
             return f"runs on a GPU, not on {platform.kind}"
         if int(platform.features[0].removeprefix("sm")) < 80:

@@ -1,4 +1,7 @@
-"""`octavo cache list|clear`: what lies in the caches, and how to get the space back."""
+"""`octavo cache list|clear`: what lies in the caches, and how to get the space back.
+
+The caches hold models, and weights packed from them, which a start makes again.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from octavo.checkpoint.packs import packs
 from octavo.config import env
 from octavo.config.flags import Parser
 from octavo.core.errors import NotFound, UserError
@@ -19,7 +23,7 @@ class Entry(NamedTuple):
 
 
 def run(words: list[str]) -> int:
-    parser = Parser(prog="octavo cache", description="List or clear cached models.")
+    parser = Parser(prog="octavo cache", description="List or clear cached models and packed weights.")
     parser.add_argument("action", choices=("list", "clear"), help="what to do")
     parser.add_argument("model", nargs="?", help="clear only this one")
     parser.add_argument("-y", "--yes", action="store_true", help="clear without asking")
@@ -28,10 +32,11 @@ def run(words: list[str]) -> int:
 
 
 def entries() -> list[Entry]:
-    """Models in our cache and in the hub's, by name."""
+    """Models in our cache and in the hub's, and packed weights, by name."""
     ours = env.octavo_home() / "models"
     hub = env.hub_cache()
     found = [Entry(folder.name, folder, _size(folder)) for folder in _folders(ours)]
+    found += [Entry(path.stem, path, path.stat().st_size) for path in packs(env.packed_weights())]
     for folder in _folders(hub):
         if folder.name.startswith("models--"):
             name = folder.name.removeprefix("models--").replace("--", "/")
@@ -72,7 +77,10 @@ def _clear(model: str | None, sure: bool) -> int:
     if not sure:
         _ask(chosen)
     for entry in chosen:
-        shutil.rmtree(entry.path)
+        if entry.path.is_dir():
+            shutil.rmtree(entry.path)
+        else:  # an engine that has it mapped keeps its pages
+            entry.path.unlink(missing_ok=True)
         print(f"removed {entry.name} ({entry.nbytes / 1e6:.1f} MB)")
     return 0
 

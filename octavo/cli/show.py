@@ -16,6 +16,7 @@ from octavo.core.facts import CachePlan, ModelFiles, Ready
 
 log = logging.getLogger(__name__)
 QUESTION = "What is the capital of France?"
+_CPU_FIELDS = {"weights": "weights", "weight_pages": "pages", "cpu_threads": "threads"}  # decided on a CPU
 
 
 class Startup:
@@ -80,6 +81,7 @@ def facts(
     config: EngineConfig, files: ModelFiles, ready: Ready, model: str, url: str, queue: int
 ) -> dict[str, Any]:
     """The start's outcome, for people and for JSON logs."""
+    made = {decision.field: decision for decision in ready.decisions}
     return {
         "model": model,
         "format": files.format,
@@ -95,6 +97,7 @@ def facts(
         "max_queue": queue,
         "keyed": config.serve.keyed,
         "url": url,
+        **{field: str(made[field]).partition(" = ")[2] for field in _CPU_FIELDS if field in made},
     }
 
 
@@ -115,6 +118,7 @@ def summary(found: dict[str, Any]) -> str:
     rows = {
         "model": f"{found['model']} ({found['architecture']}, {found['format']})",
         "dtype": f"{found['dtype']}, attention: {found['attention']}",
+        **{_CPU_FIELDS[field]: found[field] for field in _CPU_FIELDS if field in found},
         "KV cache": f"{found['kv_blocks']:,} blocks = {found['kv_tokens']:,} tokens ({size})",
         "limits": ", ".join(limits),
         "URL": f"{found['url']}/v1  ({keys}; Ctrl-C stops)",

@@ -22,7 +22,7 @@ class CacheConfig:
     num_gpu_blocks_override: int | None = option(None, "exact number of KV blocks", low=1)
     kv_cache_dtype: str = option(
         "auto",
-        "dtype of the KV cache; auto: as the model; fp8: 8 bits (e4m3), half the memory, on GPUs",
-        choices=("auto", "float32", "bfloat16", "float16", "fp8", "fp8_e4m3"),
+        "dtype of the KV cache; auto: as the model; half the memory: fp8 (e4m3) on GPUs, int8 on CPUs",
+        choices=("auto", "float32", "bfloat16", "float16", "fp8", "fp8_e4m3", "int8"),
     )
     enable_prefix_caching: bool = option(True, "share KV blocks between requests with equal beginnings")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo.config.cache import CacheConfig
+from octavo.config.cpu import CPUConfig
 from octavo.config.files import FilesConfig
 from octavo.config.foreign import apply_foreign
 from octavo.config.grammar import GrammarConfig, unfold
@@ -22,6 +23,7 @@ from octavo.core.errors import UserError
 class EngineConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    cpu: CPUConfig = field(default_factory=CPUConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     grammar: GrammarConfig = field(default_factory=GrammarConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
@@ -48,6 +50,7 @@ class EngineConfig:
 PARTS: dict[str, Any] = {
     "model": ModelConfig,
     "cache": CacheConfig,
+    "cpu": CPUConfig,
     "schedule": ScheduleConfig,
     "grammar": GrammarConfig,
     "serve": ServeConfig,

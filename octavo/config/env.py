@@ -17,7 +17,7 @@ NAMES: dict[str, str] = {
     "HF_HUB_OFFLINE": "1: use only files that are in the cache already",
     "PIP_INDEX_URL": "package index for the default model where pip itself is not installed",
     "CUDA_VISIBLE_DEVICES": "GPUs that may be used",
-    "OMP_NUM_THREADS": "threads for arithmetic on a CPU, when set",
+    "OMP_NUM_THREADS": "threads for arithmetic on a CPU, when --cpu-threads is not given",
     "OMP_WAIT_POLICY": "how idle arithmetic threads wait (default: they soon sleep, see GOMP_SPINCOUNT)",
     "GOMP_SPINCOUNT": "how long idle arithmetic threads spin before they sleep (default: 1000)",
     "XDG_RUNTIME_DIR": "private folder for sockets between our processes (default: the temporary folder)",
@@ -60,6 +60,11 @@ def cache_base() -> Path:
 def octavo_home() -> Path:
     """Where Octavo keeps what it fetched. Not created here."""
     return Path(read("OCTAVO_HOME") or cache_base() / "octavo").expanduser()
+
+
+def packed_weights() -> Path:
+    """Folder of weights as a CPU's kernels read them (checkpoint/packs.py). Not created here."""
+    return octavo_home() / "packed"
 
 
 def hub_cache() -> Path:

@@ -20,6 +20,7 @@ from octavo.core.errors import UserError
 TITLES = {
     "model": "Model",
     "cache": "KV cache",
+    "cpu": "CPU",
     "schedule": "Scheduling",
     "grammar": "Structured output",
     "serve": "HTTP server",

@@ -25,7 +25,8 @@ class ModelConfig:
     download_dir: str | None = option(None, "where hub files are kept (default: HF_HOME)", kind="path")
     dtype: str = option(
         "auto",
-        "arithmetic of weights and activations; auto: bfloat16 where the device is fast at it, else float32",
+        "arithmetic of weights and activations; auto: bfloat16 where the device is fast at it, else float32; "
+        "given on a CPU, a GGUF file's blocks are widened to it",
         choices=("auto", "float32", "float", "bfloat16", "float16", "half"),
     )
     load_format: str = option(
@@ -33,8 +34,9 @@ class ModelConfig:
     )
     quantization: str | None = option(
         None,
-        "fp8: projections are rounded to 8 bits while they are read, on GPUs; gguf: as the file says",
-        choices=("fp8", "gguf"),
+        "fp8: projections are rounded to 8 bits while they are read, on GPUs; int8: all matrices are, on "
+        "CPUs; gguf: a CPU computes with the file's own blocks, whatever the model's size",
+        choices=("fp8", "int8", "gguf"),
     )
     max_model_len: int | None = option(
         None,

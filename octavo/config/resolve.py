@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from octavo.config import rules
 from octavo.config.cache import CacheConfig
+from octavo.config.cpu import CPUConfig
 from octavo.config.engine import EngineConfig
 from octavo.core.errors import UserError
 from octavo.core.facts import NO_EFFECT, Decision, ModelFacts, Platform
 
 _DTYPES = {"float": "float32", "half": "float16", "fp8": "fp8_e4m3"}
+_EIGHT_BITS = {"cuda": "fp8_e4m3", "cpu": "int8"}  # the KV cache in 8 bits, by kind of device
 _GPU_ROWS, _GPU_BUDGET = 256, 8192
 _CPU_ROWS = 64
 _CPU_BUDGETS = ((4, 512), (16, 1024))  # cores up to, tokens
@@ -48,6 +50,7 @@ def resolve(
     UserError where settings contradict each other or the model.
     """
     rules.check(config, facts)
+    _own_blocks(config, weights)
     choices = _Choices(config, facts, platform)
     dtype = choices.dtype(native)
     resolved = Resolved(
@@ -67,6 +70,15 @@ def resolve(
     return resolved, [*choices.made, *_without_effect(config, platform)]
 
 
+def _own_blocks(config: EngineConfig, weights: str) -> None:
+    if config.model.quantization == "gguf" and weights not in ("gguf", "dummy"):
+        raise UserError(
+            f"quantization gguf keeps the blocks of a GGUF file, but these weights are {weights}",
+            hint="give a .gguf file, or leave quantization out",
+            field="quantization",
+        )
+
+
 class _Choices:
     """One method a setting; `made` collects what was decided and why."""
 
@@ -82,13 +94,15 @@ class _Choices:
         asked = self._config.cache.kv_cache_dtype
         if asked == "auto":
             return self._decide("kv_cache_dtype", dtype, "as the model")
-        if asked.startswith("fp8") and self._platform.kind != "cuda":
+        wanted = _DTYPES.get(asked, asked)
+        kind = self._platform.kind
+        if wanted in _EIGHT_BITS.values() and wanted != _EIGHT_BITS.get(kind):
             raise UserError(
-                f"kv_cache_dtype {asked}: an 8-bit cache is there on GPUs, not on {self._platform.kind}",
-                hint="use auto, float32, bfloat16 or float16",
+                f"kv_cache_dtype {asked}: there is no such cache on {kind}",
+                hint=f"use {_EIGHT_BITS.get(kind, 'auto')} for 8 bits here, or float32, bfloat16, float16",
                 field="kv_cache_dtype",
             )
-        return _DTYPES.get(asked, asked)
+        return wanted
 
     def load_format(self, found: str) -> str:
         asked = self._config.model.load_format
@@ -137,6 +151,10 @@ def _without_effect(config: EngineConfig, platform: Platform) -> Iterator[Decisi
     """Settings that were given and change nothing here."""
     if config.model.enforce_eager and platform.kind == "cpu":
         yield Decision("enforce_eager", NO_EFFECT, "captured graphs exist on GPUs only")
+    if platform.kind != "cpu":
+        for field, default in vars(CPUConfig()).items():
+            if getattr(config.cpu, field) != default:
+                yield Decision(field, NO_EFFECT, f"it is for CPUs, not for {platform.kind}")
     if config.model.trust_remote_code:
         yield Decision("trust_remote_code", NO_EFFECT, "Octavo never runs code of a checkpoint")
     if not config.schedule.enable_chunked_prefill:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ class Finish(str, Enum):
     LENGTH = "length"
     ABORT = "abort"
     ERROR = "error"
+    REPETITION = "repetition"  # found by the front
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,9 +41,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None  # alternatives per sampled token; -1: the whole vocabulary
     prompt_logprobs: int | None = None
+    logprob_token_ids: tuple[int, ...] = ()  # reported in place of the likeliest, with `logprobs` 0
     logit_bias: tuple[tuple[int, float], ...] = ()
     allowed_token_ids: tuple[int, ...] | None = None
     bad_words: tuple[tuple[int, ...], ...] = ()
+    extra_args: dict[str, Any] | None = None  # for the logits stages of other packages
 
 
 class Pooling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -114,13 +118,15 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class PositionLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probabilities at one position; `top` is sorted, so ranks there are 1, 2, ..."""
+    """Log-probabilities at one position; `top` is sorted, so ranks there are 1, 2, ..., or it holds the ids
+    that were asked for by name, and `top_ranks` says which place each has."""
 
     token: int
     logprob: float
     rank: int  # 1-based rank of `token`
     top_ids: tuple[int, ...] = ()
     top_logprobs: tuple[float, ...] = ()
+    top_ranks: tuple[int, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -32,8 +32,6 @@ from octavo.core.wire import Codec
 _LENGTH = struct.Struct("<I")
 _BOOT_LIMIT = 16 << 20  # bytes; settings are a few KB
 _PR_SET_PDEATHSIG = 1
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGE = 1 << 20  # bytes
 MODULE = "octavo.engine.process"
 
 
@@ -132,18 +130,6 @@ def read_boot(stream: BinaryIO) -> Boot:
     if not frame or len(frame) < size:
         raise Fault("the settings on stdin were cut off; octavo.engine.process is started by octavo serve")
     return BOOT.decode(frame)
-
-
-def keep_heap_small() -> None:
-    """Child: large buffers come from the system and go back to it when freed.
-
-    Left alone, glibc raises its threshold to the largest block it has seen, so that activations
-    of every size tear holes into the heap and resident memory creeps up with the mix of requests.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # not glibc
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        library.mallopt(_M_TRIM_THRESHOLD, _LARGE)
 
 
 def die_with_parent(parent: int, stream: BinaryIO) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 import zmq
 
 from octavo.config.engine import EngineConfig
+from octavo.core import heap
 from octavo.core.errors import EngineError
 from octavo.core.facts import ModelFiles
 from octavo.core.mail import (
@@ -35,7 +36,7 @@ from octavo.core.mail import (
 )
 from octavo.core.wire import Codec
 from octavo.engine.core import EngineCore
-from octavo.engine.lifecycle import Boot, die_with_parent, keep_heap_small, read_boot
+from octavo.engine.lifecycle import Boot, die_with_parent, read_boot
 from octavo.engine.place import make_executor
 from octavo.executor.executor import Executor
 from octavo.observe.log import configure
@@ -86,11 +87,18 @@ class Mailbox(Protocol):
     def receive(self, timeout: float) -> list[ToCore]: ...
 
 
-def run(core: EngineCore, post: Mailbox, *, beat: float = BEAT) -> None:
-    """Serves until a Stop arrives. Raises what a broken step raised: then the core is lost."""
-    steps, told, wait, busy = 0, time.monotonic(), beat, False
+def run(
+    core: EngineCore, post: Mailbox, *, beat: float = BEAT, rest: Callable[[], None] = heap.give_back
+) -> None:
+    """Serves until a Stop arrives. Raises what a broken step raised: then the core is lost. `rest` is
+    called when there was nothing to do for a `beat`, once after each time that there was."""
+    steps, told, wait, busy, rested = 0, time.monotonic(), beat, False, 0
     while True:
-        for letter in post.receive(wait):
+        letters = post.receive(wait)
+        if not letters and wait == beat and rested != steps:
+            rest()
+            rested = steps
+        for letter in letters:
             if isinstance(letter, Stop):
                 return
             _carry_out(core, letter, post)
@@ -149,7 +157,7 @@ def main(make: MakeExecutor = make_executor) -> int:
     boot = read_boot(sys.stdin.buffer)
     die_with_parent(boot.parent, sys.stdin.buffer)
     configure(boot.config.observe)
-    keep_heap_small()
+    heap.keep_small()
     post = Post(boot.address)
     try:
         _live(boot, post, make)

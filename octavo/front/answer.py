@@ -13,8 +13,9 @@ import msgspec
 
 from octavo.core.events import Timeline
 from octavo.core.request import Delta, EngineRequest, Finish, PositionLogprobs
-from octavo.front.outputs import Logprob
+from octavo.front.logprobs import Logprob
 from octavo.front.prepared import Prepared
+from octavo.front.repetition import Repetition, first
 from octavo.text.stop import StopStrings
 from octavo.text.tokenizer import Tokenizer
 
@@ -31,8 +32,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """News of answer `index`. `text` never ends inside a character or a possible stop string.
 
     `logprobs` has one mapping a token when they were asked for: the sampled token first, then the
-    alternatives by rank. `prompt_logprobs` begins with None for position 0. `error` explains
-    finish_reason "error", `refused` that the request itself is to blame.
+    alternatives by rank, or the tokens that were named. `prompt_logprobs` begins with None for
+    position 0. `error` explains finish_reason "error", `refused` that the request itself is to blame.
     """
 
     index: int
@@ -116,6 +117,8 @@ class _Row:
             if self._text is not None and params.stop
             else None
         )
+        asked = params.repetition_detection
+        self._circles = Repetition(asked) if asked is not None and asked.max_pattern_size else None
         self._scoring = request.sampling is not None and request.sampling.prompt_logprobs is not None
         self._scored = False  # whether prompt log-probabilities began
         self.generated = 0
@@ -123,6 +126,8 @@ class _Row:
         self.finished = False
 
     def feed(self, delta: Delta) -> Chunk | None:
+        if self._circles is not None:
+            delta = self._cut(self._circles, delta)
         tokens, text, finish, reason = self._fold(delta)
         if delta.cached_tokens is not None:
             self.cached = delta.cached_tokens
@@ -144,10 +149,25 @@ class _Row:
             timeline=delta.timeline,
         )
 
+    def _cut(self, circles: Repetition, delta: Delta) -> Delta:
+        """Up to where the answer begins to go round in circles, if it does; min_tokens come before."""
+        at = first(circles, delta.tokens, max(0, self._params.min_tokens - 1 - self.generated))
+        if at is None or (at == len(delta.tokens) - 1 and delta.finish is not None):
+            return delta
+        return msgspec.structs.replace(
+            delta,
+            tokens=delta.tokens[: at + 1],
+            logprobs=delta.logprobs[: at + 1],
+            finish=Finish.REPETITION,
+            stop_token=None,
+        )
+
     def _fold(self, delta: Delta) -> tuple[tuple[int, ...], str, str | None, int | str | None]:
         """(tokens that count, text that is certain, finish reason, stop reason)"""
         finish = None if delta.finish is None else delta.finish.value
-        reason = delta.stop_token if delta.stop_token not in self._eos else None
+        reason: int | str | None = delta.stop_token if delta.stop_token not in self._eos else None
+        if delta.finish is Finish.REPETITION:
+            reason = "repetition_detected"
         if self._text is None:
             self.generated += len(delta.tokens)
             return delta.tokens, "", finish, reason
@@ -182,7 +202,7 @@ class _Row:
         return delta.tokens, "".join(parts), finish, reason
 
     def _logprobs(self, delta: Delta, count: int) -> tuple[dict[int, Logprob], ...] | None:
-        if self._params.logprobs is None:
+        if not self._params.scores:
             return None
         return tuple(self._named(position) for position in delta.logprobs[:count])
 
@@ -200,8 +220,8 @@ class _Row:
 
     def _named(self, position: PositionLogprobs) -> dict[int, Logprob]:
         row = {position.token: Logprob(position.logprob, position.rank, self._name(position.token))}
-        ranked = zip(position.top_ids, position.top_logprobs, strict=True)
-        for rank, (id, value) in enumerate(ranked, start=1):
+        ranks = position.top_ranks or range(1, len(position.top_ids) + 1)
+        for id, value, rank in zip(position.top_ids, position.top_logprobs, ranks, strict=True):
             if id not in row:
                 row[id] = Logprob(value, rank, self._name(id))
         return row

@@ -14,7 +14,7 @@ import msgspec
 
 from octavo.core.errors import Unsupported
 from octavo.front import checks
-from octavo.front.outputs import Logprob
+from octavo.front.logprobs import Logprob
 
 MOST_WIDTH = 1024
 Row = Mapping[int, Logprob]

@@ -14,7 +14,8 @@ import msgspec
 
 from octavo.core.errors import Fault, UserError
 from octavo.front.beam import Beam, BeamSearch, BeamSearchParams
-from octavo.front.outputs import Logprob, RequestOutput, SampleLogprobs
+from octavo.front.logprobs import Logprob, SampleLogprobs
+from octavo.front.outputs import RequestOutput
 from octavo.front.params import SamplingParams
 from octavo.front.prepared import Prepared
 from octavo.front.prompt import PLAIN, Options, PromptBuilder

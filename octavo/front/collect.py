@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from octavo.core.events import Timeline
 from octavo.front.answer import Chunk, cumulative
-from octavo.front.outputs import (
-    CompletionOutput,
-    Logprob,
-    PromptLogprobs,
-    RequestOutput,
-    RequestStateStats,
-    SampleLogprobs,
-)
+from octavo.front.logprobs import FlatLogprobs, PromptLogprobs, SampleLogprobs, gathered
+from octavo.front.outputs import CompletionOutput, RequestOutput, RequestStateStats
 from octavo.front.params import RequestOutputKind
 from octavo.front.prepared import Prepared
 
@@ -26,9 +20,12 @@ class Collector:
         params = prepared.params
         self._prepared = prepared
         self._kind = kind or params.output_kind
-        self._scores = params.logprobs is not None
-        self._rows = [_Gathered(index) for index in range(len(prepared.requests))]
-        self._prompt_logprobs: PromptLogprobs | None = [] if params.prompt_logprobs is not None else None
+        self._scores = params.scores
+        self._flat = params.flat_logprobs
+        self._rows = [_Gathered(index, self._flat) for index in range(len(prepared.requests))]
+        self._prompt_logprobs: PromptLogprobs | None = None
+        if params.prompt_logprobs is not None:
+            self._prompt_logprobs = FlatLogprobs() if self._flat else []
         self._cached: int | None = None
         self._timeline = Timeline()
 
@@ -43,12 +40,12 @@ class Collector:
         if chunk.cached_tokens is not None:
             self._cached = max(self._cached or 0, chunk.cached_tokens)
         if chunk.prompt_logprobs is not None and self._prompt_logprobs is not None:
-            self._prompt_logprobs += chunk.prompt_logprobs
+            self._prompt_logprobs.extend(chunk.prompt_logprobs)
         self._timeline = chunk.timeline or self._timeline
         if self._kind is RequestOutputKind.FINAL_ONLY:
             return self.whole() if self.done else None
         if self._kind is RequestOutputKind.DELTA:
-            return self._output([_delta(chunk, row, self._scores)])
+            return self._output([_delta(chunk, row, self._scores, self._flat)])
         return self._output([row.whole(self._scores)])
 
     def whole(self) -> RequestOutput:
@@ -84,10 +81,10 @@ class Collector:
 class _Gathered:
     """One of the n answers."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, flat: bool) -> None:
         self._index = index
         self._text: list[str] = []
-        self._logprobs: SampleLogprobs = []
+        self._logprobs = gathered((), flat=flat)
         self.tokens: list[int] = []
         self.sum = 0.0
         self.finish: str | None = None
@@ -98,13 +95,13 @@ class _Gathered:
             self._text.append(chunk.text)
         self.tokens += chunk.token_ids
         if chunk.logprobs:
-            self._logprobs += chunk.logprobs
+            self._logprobs.extend(chunk.logprobs)
             self.sum += cumulative(chunk.logprobs)
         self.finish, self.reason = chunk.finish_reason, chunk.stop_reason
 
     def whole(self, scores: bool) -> CompletionOutput:
         self._text = ["".join(self._text)]
-        logprobs: list[dict[int, Logprob]] | None = list(self._logprobs) if scores else None
+        logprobs: SampleLogprobs | None = self._logprobs[:] if scores else None
         return CompletionOutput(
             self._index,
             self._text[0],
@@ -116,13 +113,13 @@ class _Gathered:
         )
 
 
-def _delta(chunk: Chunk, row: _Gathered, scores: bool) -> CompletionOutput:
+def _delta(chunk: Chunk, row: _Gathered, scores: bool, flat: bool) -> CompletionOutput:
     return CompletionOutput(
         chunk.index,
         chunk.text,
         list(chunk.token_ids),
         cumulative_logprob=row.sum if scores else None,
-        logprobs=list(chunk.logprobs or ()) if scores else None,
+        logprobs=gathered(chunk.logprobs or (), flat=flat) if scores else None,
         finish_reason=chunk.finish_reason,
         stop_reason=chunk.stop_reason,
     )

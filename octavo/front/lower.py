@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 from octavo.config.grammar import GrammarConfig
 from octavo.core.errors import Unsupported, UserError
+from octavo.core.plugins import logits_stages
 from octavo.core.request import GrammarSpec, Sampling
 from octavo.front.forms import check_ids
 from octavo.front.params import SamplingParams
 from octavo.front.structured import Grammars
 from octavo.grammar.thought import Thought, after_thought, limited
 from octavo.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 _MOST_WORD_TOKENS = 64
 
@@ -32,10 +37,12 @@ class Lowering:
         self.eos = tuple(dict.fromkeys(id for id in eos if 0 <= id < vocab))
         self.max_logprobs = vocab if max_logprobs < 0 else max_logprobs
         self._grammars = Grammars(grammar)
+        self._deaf = not logits_stages()
 
     def sampling(self, params: SamplingParams, max_tokens: int) -> Sampling:
         """UserError names the field whose ids or count this model does not have."""
         allowed = params.allowed_token_ids
+        named = self._ids("logprob_token_ids", params.logprob_token_ids or ())
         return Sampling(
             temperature=0.0 if params.greedy else params.temperature,
             top_p=params.top_p,
@@ -48,11 +55,13 @@ class Lowering:
             min_tokens=min(params.min_tokens, max_tokens),
             eos=() if params.ignore_eos else self.eos,
             stop_token_ids=self._ids("stop_token_ids", params.stop_token_ids or ()),
-            logprobs=self._alternatives("logprobs", params.logprobs),
+            logprobs=0 if named else self._alternatives("logprobs", params.logprobs),
             prompt_logprobs=self._alternatives("prompt_logprobs", params.prompt_logprobs),
+            logprob_token_ids=named,
             logit_bias=self._bias(params),
             allowed_token_ids=None if allowed is None else self._ids("allowed_token_ids", allowed),
             bad_words=self._bad_words(params.bad_words or ()),
+            extra_args=self._extra_args(params),
         )
 
     def grammar(self, params: SamplingParams, thought: Thought | None = None) -> GrammarSpec | None:
@@ -90,6 +99,13 @@ class Lowering:
         bias = params.logit_bias or {}
         check_ids(list(bias), self._vocab, "logit_bias")
         return tuple(sorted(bias.items()))
+
+    def _extra_args(self, params: SamplingParams) -> dict[str, Any] | None:
+        """Ours or not, they go to the core; it is said once when nobody there reads them."""
+        if params.extra_args and self._deaf:
+            self._deaf = False
+            log.warning("extra_args have no effect: no installed package brings a logits stage")
+        return params.extra_args or None
 
     def _alternatives(self, field: str, count: int | None) -> int | None:
         if count is None:

@@ -7,20 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from octavo.front.logprobs import FlatLogprobs, PromptLogprobs, SampleLogprobs
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Logprob:
-    """`rank` is 1 for the most likely token of the position."""
-
-    logprob: float
-    rank: int | None = None
-    decoded_token: str | None = None
-
-
-SampleLogprobs = list[dict[int, Logprob]]  # a mapping of each position; holds the sampled token
-PromptLogprobs = list[dict[int, Logprob] | None]  # None at position 0, which nothing precedes
 
 
 @dataclass(slots=True)
@@ -126,6 +115,9 @@ def _append(into: CompletionOutput, more: CompletionOutput) -> None:
     into.token_ids = [*into.token_ids, *more.token_ids]
     into.cumulative_logprob = more.cumulative_logprob
     if more.logprobs:
-        into.logprobs = [*(into.logprobs or []), *more.logprobs]
+        joined: SampleLogprobs = FlatLogprobs() if isinstance(more.logprobs, FlatLogprobs) else []
+        joined.extend(into.logprobs or ())
+        joined.extend(more.logprobs)
+        into.logprobs = joined
     into.finish_reason = more.finish_reason
     into.stop_reason = more.stop_reason

@@ -14,13 +14,15 @@ from typing import Any
 import msgspec
 
 from octavo.core.errors import Unsupported, UserError
-from octavo.front import checks
+from octavo.front import checks, plain
+from octavo.front.repetition import RepetitionDetectionParams
 from octavo.front.structured import StructuredOutputsParams
 
 log = logging.getLogger(__name__)
 
 MOST_CHOICES = 16384  # n
 _GREEDY = 1e-5  # temperatures below are greedy
+MOST_NAMED = 128  # logprob_token_ids
 _COLDEST = 0.01  # positive temperatures below are raised to it: their logits would overflow
 
 
@@ -66,7 +68,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
     extra_args: dict[str, Any] | None = None
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
-    repetition_detection: Any = None
+    repetition_detection: RepetitionDetectionParams | Any = None
     routed_experts_prompt_start: int = 0
     skip_clone: bool = False
     output_text_buffer_length: int = 0
@@ -97,6 +99,11 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
     @property
     def greedy(self) -> bool:
         return self.temperature < _GREEDY
+
+    @property
+    def scores(self) -> bool:
+        """Whether answers come with log-probabilities."""
+        return self.logprobs is not None or bool(self.logprob_token_ids)
 
     def check(self) -> None:
         """Brings every field to its normal form, or raises UserError."""
@@ -136,6 +143,12 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
             )
         if self.logit_bias is not None:
             self.logit_bias = checks.bias("logit_bias", self.logit_bias)
+        if self.logprob_token_ids is not None:
+            self.logprob_token_ids = checks.token_ids(
+                "logprob_token_ids", self.logprob_token_ids, most=MOST_NAMED
+            )
+        if self.extra_args is not None:
+            self.extra_args = _extra_args(self.extra_args)
 
     def _check_switches(self) -> None:
         for name in _SWITCHES:
@@ -149,6 +162,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
                 "output_kind is not a RequestOutputKind", hint=f"one of {names}", field="output_kind"
             )
         self.structured_outputs = StructuredOutputsParams.of(self.structured_outputs)
+        self.repetition_detection = RepetitionDetectionParams.of(self.repetition_detection)
 
     def _check_together(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -157,6 +171,14 @@ class SamplingParams(msgspec.Struct, kw_only=True, repr_omit_defaults=True):
                 hint="raise max_tokens",
                 field="min_tokens",
             )
+        if self.logprobs is not None and self.logprob_token_ids not in (None, []):
+            named = len(self.logprob_token_ids or ())
+            if self.logprobs != named:
+                raise UserError(
+                    f"logprobs is {self.logprobs} and logprob_token_ids names {named} tokens",
+                    hint=f"leave logprobs out or set it to {named}",
+                    field="logprobs",
+                )
         if self.stop and not self.detokenize:
             raise UserError(
                 "stop strings need detokenize", hint="set detokenize or use stop_token_ids", field="stop"
@@ -180,14 +202,11 @@ _SWITCHES = (
     "skip_special_tokens",
     "spaces_between_special_tokens",
     "include_stop_str_in_output",
+    "flat_logprobs",
 )
 
 # fields of vLLM that do nothing here at these values, and what to say at others
 _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
-    "logprob_token_ids": ((None,), "ask for logprobs, which names the most likely tokens"),
-    "flat_logprobs": ((False, None), "log-probabilities come as one mapping a position"),
-    "extra_args": ((None, {}), "no custom logits processors or KV connectors run here"),
-    "repetition_detection": ((None,), "use frequency_penalty or repetition_penalty"),
     "routed_experts_prompt_start": ((0, None), "routed experts are not reported"),
 }
 
@@ -197,6 +216,17 @@ def _check_unsupported(params: SamplingParams) -> None:
         value = getattr(params, name)
         if not any(value is one or value == one for one in neutral):
             raise Unsupported(f"{name} is not supported", hint=why, field=name)
+
+
+def _extra_args(value: Any) -> dict[str, Any]:
+    """A copy, which nobody else can change, of what other packages may read."""
+    extra = plain.copied("extra_args", value)
+    for name in ("kv_transfer_params", "ec_transfer_params"):
+        if extra.get(name):
+            raise Unsupported(
+                f"{name} in extra_args is not supported", hint="no KV connectors run here", field="extra_args"
+            )
+    return extra
 
 
 def _alternatives(name: str, value: Any) -> int | None:

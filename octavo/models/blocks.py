@@ -12,7 +12,7 @@ from torch import Tensor
 
 from octavo.core.errors import ArtefactError
 from octavo.core.hf_config import HFConfig
-from octavo.nn.activation import GATED
+from octavo.nn.activation import GATE_NAMES
 from octavo.nn.attention import Attention
 from octavo.nn.build import Build
 from octavo.nn.embedding import Embedding, Head
@@ -77,7 +77,7 @@ class DecoderSpec(NamedTuple):
             head_dim=head_dim,
             intermediate=hf.integer("intermediate_size", high=_WIDE),
             eps=hf.number("rms_norm_eps", 1e-6, above=0),
-            activation=hf.choice("hidden_act", GATED, "silu"),
+            activation=hf.choice("hidden_act", GATE_NAMES, "silu"),
             tied=hf.flag("tie_word_embeddings", False),
             qkv_bias=bias if qkv_bias is None else qkv_bias,
             out_bias=bias if out_bias is None else out_bias,
@@ -111,7 +111,7 @@ class GatedMLP:
         parts = (Part("gate_proj", spec.intermediate), Part("up_proj", spec.intermediate))
         self.gate_up = Linear(b, parts, spec.hidden, bias=spec.mlp_bias)
         self.down = Linear(b, (Part("down_proj", spec.hidden),), spec.intermediate, bias=spec.mlp_bias)
-        self.act = GATED[spec.activation]
+        self.act = GATE_NAMES[spec.activation]
 
     def __call__(self, x: Tensor, norm: RMSNorm) -> Tensor:
         """The stream x [n, hidden], normed, goes through; the outcome is added to x."""

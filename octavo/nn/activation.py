@@ -1,9 +1,8 @@
-"""Gated activations by the name a config.json uses."""
+"""What a config.json calls a gated activation, and its name in octavo.ops.activation.GATES."""
 
 from __future__ import annotations
 
-# octavo.ops.activation.GATES by the same names
-GATED: dict[str, str] = {
+GATE_NAMES: dict[str, str] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",

@@ -187,4 +187,5 @@ DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
     "half": torch.float16,
     "fp8_e4m3": torch.float8_e4m3fn,
+    "int8": torch.int8,
 }

@@ -19,7 +19,7 @@ from octavo.observe.meter import Growing, Meter
 __all__ = ["CONTENT_TYPE_LATEST", "Exposition"]
 
 _PREFIXES = ("octavo:", "vllm:")
-_REASONS = ("stop", "length", "abort", "error")
+_REASONS = ("stop", "length", "abort", "error", "repetition")
 _HELP = {
     "num_requests_running": "requests being computed",
     "num_requests_waiting": "requests waiting for their turn",

@@ -16,8 +16,10 @@ from octavo.parsers.typed import convert, quoted, types_of
 
 @dataclass(frozen=True, slots=True)
 class Markup:
-    """The tags of one format. `value_open` "" means the value follows the key at once."""
+    """The tags of one format. `name_close` ends a tool's name; `value_open` "" means the value follows the
+    key at once."""
 
+    name_close: str
     key_open: str
     key_close: str
     value_open: str

@@ -20,6 +20,7 @@ _FEATURES = (
     "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8",
     "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
 )  # fmt: skip
+MOST_THREADS = 1024  # of one engine
 _FAST_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 
 
@@ -60,12 +61,19 @@ def default_dtype(platform: Platform) -> tuple[str, str]:
     return "float32", "the CPU has no native bfloat16 arithmetic"
 
 
-def use_threads(platform: Platform) -> int:
-    """Sets torch's threads to the usable cores, or to OMP_NUM_THREADS where set; returns them."""
-    asked = env.read("OMP_NUM_THREADS")
-    threads = int(asked) if asked and asked.isdecimal() and int(asked) > 0 else platform.cores
+def use_threads(platform: Platform, asked: int | None = None) -> tuple[int, str]:
+    """Sets torch's threads as asked, to OMP_NUM_THREADS where that is set, or to the usable cores;
+    returns how many, and why."""
+    said = env.read("OMP_NUM_THREADS")
+    threads, why = platform.cores, "cores this process may use"
+    if asked is not None:
+        threads, why = asked, "as asked"
+    elif said and said.isdecimal() and 0 < int(said) <= MOST_THREADS:
+        threads, why = int(said), "OMP_NUM_THREADS"
+    if threads > platform.cores:
+        why += f"; this process may use {platform.cores} cores, so they get in each other's way"
     torch.set_num_threads(threads)
-    return threads
+    return threads, why
 
 
 def _cpuinfo(root: Path) -> tuple[str, frozenset[str]]:

@@ -9,6 +9,7 @@ from octavo.core.facts import Platform, TensorInfo
 from octavo.core.hf_config import HFConfig
 from octavo.nn.protocols import Quantization
 from octavo.quant.fp8 import Fp8, why_not_fp8
+from octavo.quant.int8 import Int8, why_not_int8
 from octavo.quant.none import Plain
 
 METHODS: tuple[type[Plain] | type[Fp8], ...] = (Plain, Fp8)
@@ -20,7 +21,7 @@ def choose_quantization(
     asked: str | None = None,
     platform: Platform | None = None,
 ) -> Quantization:
-    """The first method that recognises the checkpoint; a plain one is rounded where `asked` is "fp8".
+    """The first method that recognises the checkpoint; a plain one is rounded as `asked`: "fp8", "int8".
 
     Unsupported names what the checkpoint asks for, or why the device cannot.
     """
@@ -38,11 +39,34 @@ def choose_quantization(
 def _as_asked(
     found: Quantization, hf: HFConfig, asked: str | None, platform: Platform | None
 ) -> Quantization:
+    if asked == "int8":
+        return _int8(found, hf, platform)
     wanted = asked == "fp8"
     if wanted and isinstance(found, Plain):
         found = Fp8(stored=False)
     why = None if platform is None else why_not_fp8(platform)
     if isinstance(found, Fp8) and why is not None:
         source = "quantization='fp8'" if wanted else f"{hf.source}: stored in fp8"
-        raise Unsupported(f"{source}: {why}", hint="use the unquantized model", field="quantization")
+        remedy = "use --quantization int8" if wanted and _on_cpu(platform) else "use the unquantized model"
+        raise Unsupported(f"{source}: {why}", hint=remedy, field="quantization")
     return found
+
+
+def _int8(found: Quantization, hf: HFConfig, platform: Platform | None) -> Int8:
+    if not isinstance(found, Plain):
+        raise Unsupported(
+            f"quantization='int8': {hf.source} stores its weights in {found.name} already",
+            hint="leave quantization out, or use the unquantized model",
+            field="quantization",
+        )
+    if platform is not None and (why := why_not_int8(platform)) is not None:
+        raise Unsupported(
+            f"quantization='int8': {why}",
+            hint="use --quantization fp8, or leave it out",
+            field="quantization",
+        )
+    return Int8()
+
+
+def _on_cpu(platform: Platform | None) -> bool:
+    return platform is not None and platform.kind == "cpu"

@@ -25,6 +25,7 @@ from octavo.runner.inputs import Inputs, Step
 from octavo.runner.native_inputs import NativeInputs
 from octavo.runner.slots import Slots
 from octavo.runner.transfer import pack, to_host
+from octavo.sampling.plugins import stages
 from octavo.sampling.sampler import Sampler
 from octavo.sampling.stage import Index
 
@@ -79,7 +80,7 @@ class Device:
             if engine is None
             else NativeInputs(self._slots, layout.groups, caches.tensors, engine.library)
         )
-        self._sampler = Sampler(rows, engine)
+        self._sampler = Sampler(rows, stages(), engine)
         self._groups = tuple({spec.group: spec for spec in reversed(model.cache_specs)}.values())
         self._features: tuple[Feature, ...] = (
             SampledLogprobs(),

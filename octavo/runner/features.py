@@ -16,7 +16,7 @@ from octavo.core.request import PositionLogprobs
 from octavo.runner.commit import Outcome
 from octavo.runner.inputs import Step
 from octavo.runner.transfer import positions, to_host
-from octavo.sampling.logprobs import score
+from octavo.sampling.logprobs import Wish, score
 
 Answer = dict[str, Any]  # fields of StepResult beyond the tokens
 _SLICE = 1 << 23  # logits elements projected at once for prompt log-probabilities
@@ -46,12 +46,12 @@ class SampledLogprobs(Feature):
     """`logprobs`: raw log-probabilities of sampled tokens and their alternatives."""
 
     def __init__(self) -> None:
-        self._asked: dict[int, int] = {}  # slot -> alternatives
+        self._asked: dict[int, Wish] = {}  # by slot
         self._raw: dict[int, np.ndarray] = {}  # row -> logits [drafts + 1, vocab]
 
     def admit(self, a: Admission) -> None:
         if a.sampling is not None and a.sampling.logprobs is not None:
-            self._asked[a.slot] = a.sampling.logprobs
+            self._asked[a.slot] = Wish(a.sampling.logprobs, a.sampling.logprob_token_ids)
 
     def release(self, slot: int) -> None:
         self._asked.pop(slot, None)
@@ -67,12 +67,12 @@ class SampledLogprobs(Feature):
 
     def after(self, step: Step, outcome: Outcome, answer: Answer) -> None:
         found = []
-        for alternatives in {self._asked[int(step.slot[row])] for row in self._raw}:
-            rows = [row for row in self._raw if self._asked[int(step.slot[row])] == alternatives]
+        for wish in {self._asked[int(step.slot[row])] for row in self._raw}:
+            rows = [row for row in self._raw if self._asked[int(step.slot[row])] == wish]
             counts = outcome.counts[rows]
             logits = np.concatenate([self._raw[row][:n] for row, n in zip(rows, counts, strict=True)])
             tokens = np.concatenate([outcome.tokens[row, :n] for row, n in zip(rows, counts, strict=True)])
-            entries = positions(score(logits, tokens, alternatives))
+            entries = positions(score(logits, tokens, *wish))
             for row, end, n in zip(rows, np.cumsum(counts), counts, strict=True):
                 found.append((row, entries[end - n : end]))
         if found:

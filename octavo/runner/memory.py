@@ -77,7 +77,8 @@ class _Planner:
             decisions.append(Decision("max_model_len", str(shorter), f"what {pages - 1} KV blocks hold"))
             length = shorter
         tokens = (pages - 1) // self.costs.groups * self.r.block_size
-        cache = MemoryRow("KV cache", pages * self.costs.page, f"{pages - 1} blocks, {tokens} tokens, {note}")
+        held = f"{pages - 1} blocks, {tokens} tokens in {self.r.kv_dtype}, {note}"
+        cache = MemoryRow("KV cache", pages * self.costs.page, held)
         rows = (*self.fixed, cache)
         return MemoryPlan(pages, length, (*rows, *self.summary(rows)), tuple(decisions))
 

@@ -5,20 +5,27 @@ Knows the order of questions; the library, the decoder and the backend know the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 
 from octavo.attention.native import NativeAttention
+from octavo.config.cpu import CPUConfig
+from octavo.config.engine import EngineConfig
+from octavo.config.model import ModelConfig
 from octavo.config.resolve import Resolved
-from octavo.core.facts import Decision, Platform
+from octavo.core.errors import Unsupported, UserError
+from octavo.core.facts import NO_EFFECT, Decision, ModelFiles, Platform, TensorInfo
 from octavo.models.blocks import DecoderSpec
-from octavo.models.native import NativeDecoder, Storage, refused, weight_bytes
+from octavo.models.native import NativeDecoder, refused
+from octavo.models.packed import BLOCKS, Storage, Weights, all_runs, places, weight_bytes
 from octavo.models.registry import MODELS, Survey
 from octavo.nn.protocols import DTYPES, Checkpoint
 from octavo.ops.cpu.find import find_library
 from octavo.ops.cpu.lib import Engine, Library
+from octavo.runner.packing import Packing
 
 # Products with a file's own blocks round activations to 8 bits. That costs a small model the most
 # (a near tie between two answers flips) and saves it the least.
@@ -36,45 +43,125 @@ class NativePlan(NamedTuple):
     backend: NativeAttention
     page: int
     cache: torch.dtype
+    packing: Packing
 
-    def load(self, checkpoint: Checkpoint, progress: Callable[[float], None]) -> NativeDecoder:
+    def load(
+        self, checkpoint: Checkpoint, progress: Callable[[float], None]
+    ) -> tuple[NativeDecoder, Decision]:
+        """The model, and whose pages its weights are in."""
+        weights, told = self.packing.find()
+        model = self._build(checkpoint, weights, progress)
+        if not weights.filled and (shared := self.packing.keep(weights)) is not None:
+            weights, told = shared
+            model = self._build(checkpoint, weights, progress)
+        return model, told
+
+    def _build(
+        self, checkpoint: Checkpoint, weights: Weights, progress: Callable[[float], None]
+    ) -> NativeDecoder:
         return NativeDecoder(
             self.spec, self.needs.specs, checkpoint, self.library, self.engine,
-            page=self.page, cache=self.cache, storage=self.storage, progress=progress,
+            page=self.page, cache=self.cache, storage=self.storage, weights=weights, progress=progress,
         )  # fmt: skip
 
 
+def check_cache(resolved: Resolved, native: NativePlan | None, kernels: tuple[Decision, ...]) -> None:
+    """UserError where the cache asked for is one that only the library has."""
+    if native is None and resolved.kv_dtype == "int8":
+        raise UserError(
+            f"kv_cache_dtype int8 needs the native kernels, and the model runs on torch ({kernels[0].why})",
+            hint="use auto, float32, bfloat16 or float16",
+            field="kv_cache_dtype",
+        )
+
+
 def plan_native(
+    config: EngineConfig,
     resolved: Resolved,
+    files: ModelFiles,
     checkpoint: Checkpoint,
     needs: Survey,
     platform: Platform,
     threads: int,
-    *,
-    exact: bool,
-) -> tuple[NativePlan | None, Decision]:
-    """`exact`: matrices keep the precision of resolved.dtype even where the file has blocks.
+) -> tuple[NativePlan | None, tuple[Decision, ...]]:
+    """Without a plan the first Decision says why the model runs on torch.
 
-    Without a plan the Decision says why the model runs on torch.
+    UserError where the settings ask for what only the library has, or for what it has not.
     """
     kind, cache, page = MODELS.get(checkpoint.hf.architecture), DTYPES[resolved.kv_dtype], resolved.block_size
     spec = kind.read(checkpoint.hf)
     if platform.kind != "cpu":
-        return None, Decision("kernels", "torch", f"the native library is for CPUs, not {platform.kind}")
-    if why := refused(kind, spec, cache, page):
-        return None, Decision("kernels", "torch", f"native: {why}")
-    library = find_library()
+        why = f"the native library is for CPUs, not {platform.kind}"
+        return None, (Decision("kernels", "torch", why), *_on_torch(config, why))
+    library = refused(kind, spec, cache, page) or find_library()
     if isinstance(library, str):
-        return None, Decision("kernels", "torch", f"native: {library}")
-    engine = Engine(library, threads)
-    blocks = not exact and needs.weight_bytes > _SMALL
-    storage = Storage(torch.float32 if resolved.dtype == "float32" else torch.bfloat16, blocks=blocks)
+        return None, (Decision("kernels", "torch", f"native: {library}"), *_on_torch(config, library))
+    engine = _engine(library, threads, config.cpu)
+    storage, why = choose_storage(config.model, resolved.dtype, checkpoint.index, needs.weight_bytes)
     needs = needs._replace(weight_bytes=weight_bytes(library, spec, checkpoint.index, storage))
-    stored = storage.format(
-        checkpoint.index["model.layers.0.mlp.down_proj.weight"].dtype if checkpoint.index else ""
+    packing = Packing.of(
+        config.cpu, files, places(library, spec, checkpoint.index, storage), library, engine, threads
     )
-    why = f"{threads} threads, layers stored as {stored}"
     plan = NativePlan(
-        library, engine, spec, needs, storage, NativeAttention(engine, cache, page), page, cache
+        library, engine, spec, needs, storage, NativeAttention(engine, cache, page), page, cache, packing
     )
-    return plan, Decision("kernels", f"native {engine.level}", why)
+    asked = "as asked" if config.cpu.cpu_level else "the best this CPU has"
+    return plan, (
+        Decision("kernels", f"native {engine.level}", asked),
+        Decision("weights", _formats(library, spec, checkpoint.index, storage), why),
+        packing.expected(),
+    )
+
+
+def choose_storage(
+    config: ModelConfig, dtype: str, index: Mapping[str, TensorInfo], wide_bytes: int
+) -> tuple[Storage, str]:
+    """How matrices are kept, and why. `wide_bytes`: what they would take in dtype."""
+    wide = torch.float32 if dtype == "float32" else torch.bfloat16
+    if config.quantization == "int8":
+        return Storage(wide, int8=True), "quantization: what has more than 8 bits is rounded while it is read"
+    if config.quantization == "gguf":
+        return Storage(wide), "quantization: the file's own blocks"
+    if not any(info.dtype in BLOCKS for info in index.values()):
+        return Storage(wide, blocks=False), "the model's dtype"
+    if config.dtype != "auto":
+        return Storage(wide, blocks=False), "dtype was given; --quantization gguf keeps the file's blocks"
+    if wide_bytes > _SMALL:
+        return Storage(wide), "the file's own blocks, since in the model's dtype they would take over 1 GiB"
+    return Storage(wide, blocks=False), (
+        "a small model is more exact so; --quantization gguf keeps the file's blocks, which is faster"
+    )
+
+
+def _formats(library: Library, spec: DecoderSpec, index: Mapping[str, TensorInfo], storage: Storage) -> str:
+    """What most bytes are kept in comes first."""
+    sizes = Counter[str]()
+    for run in all_runs(spec, index, storage):
+        sizes[run.format] += library.packed_bytes(run.format, run.rows, run.k)
+    return ", ".join(format for format, _ in sizes.most_common())
+
+
+def _engine(library: Library, threads: int, config: CPUConfig) -> Engine:
+    if config.cpu_level and config.cpu_level not in library.levels:
+        raise UserError(
+            f"cpu_level {config.cpu_level!r:.40} is not there on this CPU",
+            hint=f"use one of {', '.join(library.levels)}, or leave it out for {library.level}",
+            field="cpu_level",
+        )
+    return Engine(library, threads, config.cpu_level)
+
+
+def _on_torch(config: EngineConfig, why: str) -> list[Decision]:
+    """What settings of the library come to without it."""
+    if config.model.quantization == "int8":
+        raise Unsupported(
+            f"quantization='int8' needs the native kernels: {why}",
+            hint="leave quantization out, or mend what keeps them from running",
+            field="quantization",
+        )
+    idle = []
+    if config.model.quantization == "gguf":
+        idle.append(("quantization", f"the file's blocks are widened to the model's dtype: {why}"))
+    if config.cpu.cpu_level is not None:
+        idle.append(("cpu_level", why))
+    return [Decision(field, NO_EFFECT, reason) for field, reason in idle]

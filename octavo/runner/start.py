@@ -32,8 +32,9 @@ from octavo.runner.cache import Caches, Layout, lay_out
 from octavo.runner.device import Device
 from octavo.runner.drawing import Drawing
 from octavo.runner.memory import Costs, plan_memory
-from octavo.runner.native import plan_native
+from octavo.runner.native import check_cache, plan_native
 from octavo.runner.slots import Slots
+from octavo.sampling import plugins
 
 
 def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> Drawing:
@@ -46,9 +47,9 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     quant = choose_quantization(checkpoint.hf, checkpoint.index, config.model.quantization, platform)
     dtype = DTYPES[resolved.dtype]
     needs = survey(checkpoint.hf, checkpoint.index, dtype, TorchRef(), quant)
-    threads = use_threads(platform) if platform.kind == "cpu" else 0
-    exact = config.model.dtype in ("float32", "float")
-    native, kernels = plan_native(resolved, checkpoint, needs, platform, threads, exact=exact)
+    threads, why = use_threads(platform, config.cpu.cpu_threads) if platform.kind == "cpu" else (0, "")
+    native, kernels = plan_native(config, resolved, files, checkpoint, needs, platform, threads)
+    check_cache(resolved, native, kernels)
     backend, chosen = choose_attention(needs.specs, platform)
     if native is not None:
         backend, needs = native.backend, native.needs
@@ -57,8 +58,8 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     parameters = needs.parameters
     costs = _costs(resolved, facts, needs, layout)
     memory = plan_memory(resolved, costs, platform)
-    spread = (Decision("threads", str(threads), "cores this process may use"),) if threads else ()
-    made = (*decisions, *spread, kernels, chosen, *memory.decisions)
+    spread = (Decision("cpu_threads", str(threads), why),) if threads else ()
+    made = (*decisions, *spread, *kernels, chosen, *plugins.decisions(platform.kind), *memory.decisions)
     return Drawing(resolved, facts, platform, backend, quant, layout, costs, parameters, memory, made, native)
 
 
@@ -85,28 +86,31 @@ def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[
             model = _load(plan, checkpoint, torch.device("cuda"), progress)
             device, plan = start_cuda(plan, model, progress)
         else:
-            device = _start_cpu(plan, checkpoint, progress)
+            device, plan = _start_cpu(plan, checkpoint, progress)
     _warm_up(device, plan)
     progress("warm-up", 1.0)
     return device, _ready(plan, plan.decisions, time.perf_counter() - began)
 
 
-def _start_cpu(plan: Drawing, checkpoint: Checkpoint, progress: Progress) -> Device:
+def _start_cpu(plan: Drawing, checkpoint: Checkpoint, progress: Progress) -> tuple[Device, Drawing]:
     where = torch.device("cpu")
     caches = Caches(plan.layout, plan.memory.pages, DTYPES[plan.resolved.kv_dtype], where)
-    model = _load(plan, checkpoint, where, progress)
+    model: Model
+    if plan.native is None:
+        model = _load(plan, checkpoint, where, progress)
+    else:
+        model, pages = plan.native.load(checkpoint, lambda share: progress("weights", share))
+        plan = plan._replace(decisions=tuple(pages if d.field == pages.field else d for d in plan.decisions))
     rows, length = plan.resolved.max_num_seqs, plan.memory.max_model_len
     engine = plan.native.engine if plan.native is not None else None
     if engine is not None:
         torch.set_num_threads(1)  # its threads would wait beside the engine's, on the same cores
     device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length, engine=engine)
     caches.populate()
-    return device
+    return device, plan
 
 
 def _load(plan: Drawing, checkpoint: Checkpoint, where: torch.device, progress: Progress) -> Model:
-    if plan.native is not None:
-        return plan.native.load(checkpoint, lambda share: progress("weights", share))
     b = Build.root(
         checkpoint.index,
         dtype=DTYPES[plan.resolved.dtype],

@@ -28,5 +28,6 @@ def positions(scores: Scores) -> tuple[PositionLogprobs, ...]:
         scores.rank.tolist(),
         map(tuple, scores.top_ids.tolist()),
         map(tuple, scores.top_logprobs.tolist()),
+        [()] * len(scores.token) if scores.top_ranks is None else map(tuple, scores.top_ranks.tolist()),
     )
     return tuple(PositionLogprobs(*entry) for entry in zip(*columns, strict=True))

@@ -29,11 +29,14 @@ STAGES = (*EDITS, *SHAPES)
 class Sampler:
     """Draws one token a row; what a row draws depends on its own slot's state and logits only.
 
-    With an `engine` shapes and draw are one native call for all rows, with the same tokens.
+    `edits` come before the shapes. With an `engine` shapes and draw are one native call for all
+    rows, with the same tokens.
     """
 
-    def __init__(self, slots: int, engine: Engine | None = None) -> None:
-        self._edits = _Stages(slots, EDITS)
+    def __init__(
+        self, slots: int, edits: Sequence[Callable[[int], LogitsStage]] = EDITS, engine: Engine | None = None
+    ) -> None:
+        self._edits = _Stages(slots, edits)
         self._shapes = _Stages(slots, SHAPES)
         self._wishes = Wishes(slots)
         self._native = NativeSampler(engine, self._wishes) if engine is not None else None

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from octavo.server import admin, invocations, openapi, tokenize
 from octavo.server.anthropic import routes as anthropic
 from octavo.server.anthropic import types as anthropic_types
-from octavo.server.anthropic.errors import AnthropicWords
+from octavo.server.anthropic.errors import AnthropicWords, retold, spoken
 from octavo.server.batches import routes as batches
 from octavo.server.batches.batches import Batches
 from octavo.server.batches.dispatch import Dispatch, Owner
@@ -274,11 +274,8 @@ def build(service: Service) -> Starlette:
 def dispatch(service: Service, owner: Owner) -> Dispatch:
     """The routes that lines of a batch may name, behind all live requests."""
     aside = service.aside()
-    return Dispatch(
-        {entry.path: functools.partial(_answer, entry.handler, aside) for entry in ROUTES if entry.batch},
-        service.health,
-        owner,
-    )
+    table = {entry.path: functools.partial(_answer_line, entry, aside) for entry in ROUTES if entry.batch}
+    return Dispatch(table, service.health, owner)
 
 
 def batch_rows(service: Service) -> int:
@@ -299,6 +296,12 @@ async def _answer(handler: Handler, service: Service, request: Request) -> Respo
         return Response(status_code=_CLIENT_GONE)  # for the log; nobody reads it
     except Exception as error:
         return await handle(request, error)
+
+
+async def _answer_line(entry: Entry, service: Service, request: Request) -> Response:
+    """A line of a batch, which has no middleware around it: errors are told as the route would."""
+    response = await _answer(entry.handler, service, request)
+    return retold(response, request.scope["request_id"]) if spoken(entry.path) else response
 
 
 def operations() -> dict[tuple[str, str], Operation]:

@@ -23,6 +23,7 @@ import uvloop
 from starlette.applications import Starlette
 
 from octavo.config.engine import EngineConfig
+from octavo.core import heap
 from octavo.core.facts import ModelFiles, Ready
 from octavo.core.runner import Progress
 from octavo.engine.client import CoreClient
@@ -34,6 +35,7 @@ from octavo.observe.ticker import Ticker
 from octavo.server.app import build
 from octavo.server.doors import check_doors
 from octavo.server.keys import without_plain_keys
+from octavo.server.middleware.drain import Traffic
 from octavo.server.port import listen
 from octavo.server.protocol import Bounded, Bounds
 from octavo.server.service import Service
@@ -43,6 +45,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _TICK = 10.0  # seconds between two lines of statistics
+_REST = 2.0  # seconds without a request after which memory is given back
 _LAST = 2  # seconds a request gets to notice that it was cut off
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -66,6 +69,7 @@ Announce = Callable[[Serving], None]
 def run(config: EngineConfig, files: ModelFiles, *, progress: Progress, announce: Announce) -> None:
     """Serves until a signal says stop. Raises UserError and the like when it cannot start."""
     configure(config.observe)
+    heap.keep_small()
     with contextlib.suppress(KeyboardInterrupt):
         uvloop.run(serve(config, files, progress=progress, announce=announce))
 
@@ -126,6 +130,7 @@ async def answer(
     if not service.config.observe.disable_log_stats:
         ticker = Ticker(service.meter, lambda: service.client.stats)
         background.append(asyncio.ensure_future(ticker.run(_TICK)))
+    background.append(asyncio.ensure_future(resting(service.traffic, heap.give_back)))
     service.batches.start()
     try:
         await server.serve(sockets=[listener])
@@ -133,6 +138,17 @@ async def answer(
         await service.batches.close()
         await _cancel(background)
         service.close()
+
+
+async def resting(traffic: Traffic, rest: Callable[[], None], every: float = _REST) -> None:
+    """Calls `rest` when no request came for a while and none is open, once after each time that some did."""
+    came = rested = traffic.came
+    while True:
+        await asyncio.sleep(every)
+        if not traffic.open and traffic.came == came != rested:
+            rest()
+            rested = came
+        came = traffic.came
 
 
 async def _leave(

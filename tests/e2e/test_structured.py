@@ -42,11 +42,12 @@ class Beginnings:
         tokenizer = Tokenizer.load(files.tokenizer)
         self._encode = lambda text: tokenizer.encode(text, add_special=False, parse_special=False)
         texts = {id: tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)}
-        self.closing = [id for id, text in texts.items() if text and set(text) <= set(b'"]}')]
-        self.closing += [
-            id for id, text in texts.items() if text.strip() == b"null"
-        ]  # ends what is recursive
-        self.closing += tokenizer.eos_token_ids
+        closing = [id for id, text in texts.items() if text and set(text) <= set(b'"]}')]
+        closing += tokenizer.eos_token_ids
+        null = [id for id, text in texts.items() if text.strip() == b"null"]
+        at = [id for id, text in texts.items() if text == b"@"]
+        # what ends an answer: null what is recursive; an address, in which null is a word, goes on up to its @
+        self.biases = [(bias, [*closing, *null]) for bias in (3, 8, 20)] + [(20, [*closing, *at])]
         self._backend = GuidanceBackend(
             Vocabulary(
                 list(texts.values()),
@@ -137,7 +138,7 @@ class Tally(NamedTuple):
 async def answer(client: httpx.AsyncClient, case: Case, flows: bool, fits: Beginnings, tally: Tally) -> Said:
     """The first answer. One that max_tokens cut must be a beginning of one that fits. Then it is asked for
     again, with more tokens and a bias towards those that close strings, arrays, objects and the answer: where the
-    schema sets no bound, a small model may go on for ever. That answer must come to its end, at the third try at last."""
+    schema sets no bound, a small model may go on for ever. One of those answers must come to its end."""
     way = streamed if flows else whole
     asked = body(case.schema, case.number, case.temperature)
     first = await way(client, asked)
@@ -145,8 +146,8 @@ async def answer(client: httpx.AsyncClient, case: Case, flows: bool, fits: Begin
         tally.whole.append(case)
         return first
     fits.check(case.schema, first.text, asked["structured_outputs"]["disable_any_whitespace"])
-    for bias in (3, 8, 20):
-        closing = dict.fromkeys(map(str, fits.closing), bias)
+    for bias, ends in fits.biases:
+        closing = dict.fromkeys(map(str, ends), bias)
         said = await way(client, {**asked, "max_tokens": MORE, "logit_bias": closing})
         if check(case.schema, said):
             break

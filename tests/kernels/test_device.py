@@ -25,6 +25,7 @@ def on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         plain.test_a_fork_copies_the_partial_page_and_both_go_on,
         plain.test_copies_follow_each_other_in_order,
         plain.test_logprobs_are_the_models_own,
+        plain.test_logprobs_of_named_tokens,
         plain.test_many_stop_ids_widen_the_table,
     ],
     ids=lambda test: test.__name__,

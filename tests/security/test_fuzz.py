@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.this_tree
 MODEL = "SmolLM2-135M-Instruct"
 STREAMS = 50
 ATTACKERS = 16
+AT_REST = 5.0  # seconds
 # exact arithmetic; what is cut off is given up soon; a pool and a cache of grammars that are full after the
 # first storm, so that they do not grow while it is measured
 FLAGS = (
@@ -125,11 +127,19 @@ def connect(server: Server) -> httpx.AsyncClient:
 
 
 async def resident(server: Server, client: httpx.AsyncClient) -> list[int]:
-    """Bytes of each process, once all is quiet and the last steps were alike."""
+    """Bytes of each process, once all is quiet and the last steps were alike: when nothing has changed for
+    a while, for processes at rest give memory back."""
     assert server.rests()
     for number in range(3):
         await follow(client, good(1, f"the end {number}", 2))
-    return [one.memory_info().rss for one in server.family()]
+    sizes: list[int] = []
+    since = time.monotonic()
+    while time.monotonic() - since < AT_REST:
+        now = [one.memory_info().rss for one in server.family()]
+        if now != sizes:
+            sizes, since = now, time.monotonic()
+        await asyncio.sleep(0.1)
+    return sizes
 
 
 async def one_storm(

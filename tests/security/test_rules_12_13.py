@@ -116,9 +116,9 @@ def test_rule_13_health_means_that_a_step_finished_lately(default_model: object)
         target = Target(server.url, (), server)
         assert target.model
         (core,) = server.family()[1:2]
-        with target.stream() as lines:
+        with target.stream(max_tokens=250) as lines:
             alone = texts_of(lines)
-        with target.stream() as lines:
+        with target.stream(max_tokens=250) as lines:  # it lasts until the core is stopped
             first = next(line for line in lines if line.startswith("data: "))
             with stopped(core.pid):
                 deadline = time.monotonic() + PATIENCE

@@ -18,7 +18,7 @@ from octavo.config.engine import EngineConfig
 from octavo.core.errors import EngineError
 from octavo.core.events import CoreStats, Timeline
 from octavo.core.facts import CacheGroup, CachePlan, ModelFacts, ModelFiles, Ready
-from octavo.core.request import Delta, EngineRequest, Finish, PositionLogprobs
+from octavo.core.request import Delta, EngineRequest, Finish, PositionLogprobs, Sampling
 from octavo.front.defaults import Defaults
 from octavo.front.prompt import PromptBuilder, TextSide
 from octavo.front.service import Front
@@ -141,13 +141,20 @@ class FakeEngine:
             yield Delta(
                 id=request.id,
                 tokens=(token,),
-                logprobs=(self._score(token, sampling.logprobs),) if sampling.logprobs is not None else (),
+                logprobs=self._sampled_scores(sampling, token),
                 prompt_logprobs=scores if n == 0 else (),
                 cached_tokens=(len(request.tokens) // 16 * 16 if n == 0 else None),
                 finish=(Finish.STOP if ended else Finish.LENGTH) if last else None,
                 stop_token=token if ended else None,
                 timeline=timeline if last else None,
             )
+
+    def _sampled_scores(self, sampling: Sampling, token: int) -> tuple[PositionLogprobs, ...]:
+        if sampling.logprob_token_ids:
+            named = sampling.logprob_token_ids
+            scores = tuple(-10.0 - at for at in range(len(named)))
+            return (PositionLogprobs(token, -1.5, 2, named, scores, tuple(range(10, 10 + len(named)))),)
+        return () if sampling.logprobs is None else (self._score(token, sampling.logprobs),)
 
     def _prompt_scores(self, request: EngineRequest) -> tuple[PositionLogprobs, ...]:
         assert request.sampling is not None

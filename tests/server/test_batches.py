@@ -136,6 +136,28 @@ async def test_a_batch_in_another_dialect(houses, url, body):
     assert all(one.patient for one in house.engine.submitted[:2]) and not house.engine.submitted[2].patient
 
 
+@pytest.mark.parametrize("wrong", [{"model": "other"}, {"model": MODEL, "temperature": -1}])
+@pytest.mark.parametrize(
+    "url,body",
+    [
+        (TEXT, {"prompt": "hello"}),
+        ("/v1/responses", {"input": "hello", "max_output_tokens": 8}),
+        ("/v1/messages", {"messages": HI, "max_tokens": 8}),
+    ],
+)
+async def test_a_line_is_refused_as_its_route_refuses(houses, url, body, wrong):
+    client = Client(houses())
+    row = {"custom_id": "a", "method": "POST", "url": url, "body": {**body, **wrong}}
+    batch = await client.finished(row, endpoint=url)
+    (line,) = await client.content(batch["error_file_id"])
+    live = await client.ask("POST", url, row["body"])
+    told, said = line["response"]["body"], live.json()
+    assert line["response"]["status_code"] == live.status >= 400
+    assert told["error"] == said["error"] and told.keys() == said.keys()
+    if "request_id" in said:
+        assert told["request_id"] == line["response"]["request_id"]
+
+
 def kind(part: dict) -> dict:
     """Without the id that each answer has of its own."""
     return {name: value for name, value in part.items() if name != "id"}

@@ -104,6 +104,7 @@ async def test_a_streamed_completion_equals_the_whole(house, more):
         {},
         {"n": 2, "temperature": 1.0},
         {"logprobs": True, "top_logprobs": 3},
+        {"logprobs": True, "logprob_token_ids": [7, 5]},
         {"stop": "🦜", "return_token_ids": True},
         {"max_tokens": 1, "logprobs": True},
         {
@@ -182,6 +183,39 @@ async def test_chat_logprobs_shape(house):
         house.app, "POST", CHAT, chat(logprobs=True, max_tokens=1, return_tokens_as_token_ids=True)
     )
     assert ids.json()["choices"][0]["logprobs"]["content"][0]["token"] == "token_id:259"
+
+
+async def test_named_tokens_are_told_in_place_of_the_likeliest(house):
+    body = chat(logprobs=True, top_logprobs=3, logprob_token_ids=[101, 102], max_tokens=1)
+    body["return_tokens_as_token_ids"] = True
+    (token,) = (await ask(house.app, "POST", CHAT, body)).json()["choices"][0]["logprobs"]["content"]
+    told = [(top["token"], top["logprob"]) for top in token["top_logprobs"]]
+    assert told == [("token_id:259", -1.5), ("token_id:101", -10.0), ("token_id:102", -11.0)]
+    request = house.engine.submitted[-1]
+    assert request.sampling.logprob_token_ids == (101, 102)
+
+
+async def test_extra_arguments_reach_the_core(house):
+    for path, body in ((CHAT, chat()), (TEXT, text())):
+        reply = await ask(house.app, "POST", path, body | {"vllm_xargs": {"a": [1, "b"]}})
+        assert reply.status == 200
+        request = house.engine.submitted[-1]
+        assert request.sampling.extra_args == {"a": [1, "b"]}
+
+
+async def test_an_answer_that_goes_round_in_circles_ends(house):
+    house.engine.say = lambda request: "the the the the the the the"
+    circles = {"max_pattern_size": 4, "min_count": 3}
+    for path, body in ((CHAT, chat(max_tokens=30)), (TEXT, text(max_tokens=30))):
+        for streamed in (False, True):
+            asked = body | {"repetition_detection": circles, "stream": streamed}
+            if streamed:
+                events = await stream(house.app, path, asked)
+                choice = [one["choices"][0] for one in events[:-1] if one["choices"]][-1]
+            else:
+                choice = (await ask(house.app, "POST", path, asked)).json()["choices"][0]
+            assert (choice["finish_reason"], choice["stop_reason"]) == ("repetition", "repetition_detected")
+    assert len(house.engine.aborted) == 4 and not house.engine.open
 
 
 async def test_prompt_logprobs(house):

@@ -10,6 +10,7 @@ from octavo.config.engine import EngineConfig
 from octavo.config.schedule import ScheduleConfig
 from octavo.config.serve import ServeConfig
 from octavo.core.errors import EngineDead
+from octavo.server.run import resting
 from octavo.server.sse import BEAT
 from tests.server.asgi import Call, ask, stream
 from tests.server.fake_engine import MODEL
@@ -187,3 +188,24 @@ async def test_long_texts_do_not_hold_up_the_others(house, monkeypatch):
     assert (await ask(house.app, "POST", TEXT, ONE)).status == 200
     leave.set()
     assert (await long).status == 400  # too long for this context, and told so
+
+
+async def test_memory_is_given_back_when_nobody_came_for_a_while(house):
+    rested = asyncio.Semaphore(0)
+    task = asyncio.ensure_future(resting(house.service.traffic, rested.release, every=0.001))
+    for _ in range(2):
+        house.engine.hold = 1
+        call = Call(house.app, "POST", TEXT, ONE)
+        while not house.engine.open:
+            await asyncio.sleep(0)
+        for _ in range(5):  # while it is open nothing is
+            await asyncio.sleep(0.001)
+        assert rested.locked()
+        house.engine.go.set()
+        await call.ended()
+        await rested.acquire()
+        for _ in range(5):  # and not again
+            await asyncio.sleep(0.001)
+        assert rested.locked()
+        house.engine.go.clear()
+    task.cancel()

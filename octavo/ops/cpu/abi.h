@@ -3,7 +3,7 @@
 #pragma once
 #include "formats.h"
 
-#define OCT_ABI 1
+#define OCT_ABI 3
 #ifdef __cplusplus
 extern "C" {
 #pragma GCC visibility push(default)
@@ -15,7 +15,9 @@ enum OctLevel {
   OCT_AVX512 = 2,       // F BW DQ VL VNNI
   OCT_AVX512_BF16 = 3,  // and BF16
   OCT_AMX = 4,          // and AMX tiles for int8 and bf16
-  OCT_LEVELS = 5
+  OCT_NEON = 5,         // what every aarch64 has
+  OCT_NEON_DOTPROD = 6, // and dot products of bytes
+  OCT_LEVELS = 7
 };
 
 enum OctCode { OCT_OP_EMBED = 0, OCT_OP_LINEAR = 1, OCT_OP_ATTENTION = 2, OCT_OP_NORM = 3, OCT_OP_ANGLES = 4 };
@@ -112,6 +114,7 @@ typedef struct OctEngine OctEngine;
 
 int32_t oct_abi(void);
 int32_t oct_best_level(void);               // of this CPU
+int32_t oct_has_level(int32_t level);       // whether it was compiled and this CPU runs it
 const char* oct_level_name(int32_t level);  // null where out of range
 
 // threads >= 1; cpus: [threads] to pin to, or null. Null where the level cannot run here.

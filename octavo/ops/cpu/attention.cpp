@@ -1,24 +1,11 @@
-// Attention of one row's tokens over one kv head of the paged cache, with a running softmax.
-//
-// Keys are taken in blocks of 64 that begin at multiples of 64 in the row, every sum runs over
-// rising positions or dimensions, and what a query may not see adds exact zeros. So a query's
-// bits depend neither on the tokens attended with it nor on where its prompt was cut.
-#include "kernels.h"
-#include "level.h"
-#include "simd.h"
+// Attention of one row's tokens over one kv head of a cache in float32 or bfloat16.
+#include "attention.h"
 
 namespace OCT_NS {
 
-constexpr int KEYS = 64;
 constexpr int Q_GROUP = W == 4 ? 4 : 8;  // queries whose sums fit the registers
 constexpr int V_WIDTH = W == 16 ? 4 : 2;
 constexpr int V_GROUP = 4;
-
-struct Query {
-  int64_t position;
-  float top, total;  // running maximum and sum of exponentials
-  float pad;
-};
 
 // --- scores ----------------------------------------------------------------------------------
 
@@ -59,7 +46,7 @@ static void panel_scores(const uint8_t* const* panels, const float* q, int d, fl
 
 template <bool PAIRS, int N>
 static void block_scores(const uint8_t* const* panels, int count, const float* q, int d, float* s) {
-  constexpr int P = W == 16 && N <= 4 ? 4 : 1;
+  constexpr int P = W != 16 ? 1 : N <= 4 ? 4 : 2;
   int p = 0;
   for (; p + P <= count; p += P) panel_scores<PAIRS, N, P>(panels + p, q, d, s + p * 16);
   for (; p < count; p++) panel_scores<PAIRS, N, 1>(panels + p, q, d, s + p * 16);
@@ -81,100 +68,69 @@ static void scores(int n, const uint8_t* const* panels, int count, const float* 
   }
 }
 
-// --- softmax ---------------------------------------------------------------------------------
-
-// s [KEYS] becomes exp(s - running maximum), 0 outside [low, high); returns the factor that
-// what was summed before is to be scaled by. INSIDE: all of [0, count) is seen.
-template <bool INSIDE>
-static float soften_as(float* s, int count, int low, int high, Query& q) {
-  const F none = f_set1(-INFINITY);
-  F top = none;
-  for (int o = 0; o < count; o += W) {
-    F v = f_load(s + o);
-    if (!INSIDE) {
-      v = f_first(none, f_first(v, none, high - o), low - o);
-      f_store(s + o, v);
-    }
-    top = f_max(top, v);
-  }
-  const float before = q.top, now = fmaxf(before, f_hmax(top));
-  q.top = now;
-  if (now == -INFINITY) {
-    for (int o = 0; o < count; o += W) f_store(s + o, f_zero());
-    return 1.0f;
-  }
-  F sum = f_zero();
-  for (int o = 0; o < count; o += W) {
-    F p = f_exp(f_sub(f_load(s + o), f_set1(now)));
-    if (!INSIDE) p = f_first(f_zero(), f_first(p, f_zero(), high - o), low - o);
-    f_store(s + o, p);
-    sum = f_add(sum, p);
-  }
-  float factor = 0.0f;
-  if (before == now) {
-    factor = 1.0f;
-  } else if (before != -INFINITY) {
-    float lanes[W];
-    f_store(lanes, f_exp(f_set1(before - now)));
-    factor = lanes[0];
-  }
-  q.total = q.total * factor + f_sum(sum);
-  return factor;
-}
-
-static float soften(float* s, int count, int low, int high, float softcap, Query& q) {
-  if (softcap > 0.0f)
-    for (int o = 0; o < count; o += W)
-      f_store(s + o, f_mul(f_set1(softcap), f_tanh(f_div(f_load(s + o), f_set1(softcap)))));
-  return low == 0 && high >= count ? soften_as<true>(s, count, low, high, q) : soften_as<false>(s, count, low, high, q);
-}
-
 // --- values ----------------------------------------------------------------------------------
 
-// N queries x V vectors of dimensions: out += p V over `count` positions of one page panel.
+// Two positions' values, V vectors of dimensions from `at` on.
+template <bool PAIRS, int V>
+OCT_INLINE void load_values(const uint8_t* at, int64_t d, F* even, F* odd) {
+  OCT_UNROLL
+  for (int v = 0; v < V; v++) {
+    if (PAIRS) {
+      I pairs = i_load(at + v * W * 4);
+      even[v] = f_even(pairs);
+      odd[v] = f_odd(pairs);
+    } else {
+      even[v] = f_load(reinterpret_cast<const float*>(at) + v * W);
+      odd[v] = f_load(reinterpret_cast<const float*>(at) + d + v * W);
+    }
+  }
+}
+
+// N queries x V vectors of dimensions: out = factor * out + p V over the block's `count` positions.
 template <bool PAIRS, int N, int V>
-static void panel_values(const uint8_t* values, const float* p, int count, int d, float* out) {
-  F acc[N][V];
+static void some_values(const uint8_t* const* values, const float* p, const float* factors, int count, int d, int c, float* out) {
+  F acc[N][V], even[V], odd[V];
   OCT_UNROLL
   for (int i = 0; i < N; i++)
     OCT_UNROLL
-    for (int v = 0; v < V; v++) acc[i][v] = f_load(out + i * d + v * W);
+    for (int v = 0; v < V; v++) acc[i][v] = f_mul(f_load(out + i * d + v * W), f_set1(factors[i]));
   int j = 0;
   for (; j + 2 <= count; j += 2) {
+    load_values<PAIRS, V>(values[j / 16] + (j % 16 * d + (PAIRS ? 2 * c : c)) * (PAIRS ? 2 : 4), d, even, odd);
     OCT_UNROLL
-    for (int v = 0; v < V; v++) {
-      F even, odd;
-      if (PAIRS) {
-        I pairs = i_load(values + (static_cast<int64_t>(j) * d + v * W * 2) * 2);
-        even = f_even(pairs);
-        odd = f_odd(pairs);
-      } else {
-        even = f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j) * d + v * W);
-        odd = f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j + 1) * d + v * W);
-      }
+    for (int i = 0; i < N; i++)
       OCT_UNROLL
-      for (int i = 0; i < N; i++)
-        acc[i][v] = f_fma(odd, f_set1(p[i * KEYS + j + 1]), f_fma(even, f_set1(p[i * KEYS + j]), acc[i][v]));
-    }
+      for (int v = 0; v < V; v++)
+        acc[i][v] = f_fma(odd[v], f_set1(p[i * KEYS + j + 1]), f_fma(even[v], f_set1(p[i * KEYS + j]), acc[i][v]));
   }
   if (j < count) {  // the odd partner was never written
+    const uint8_t* at = values[j / 16] + (j % 16 * d + (PAIRS ? 2 * c : c)) * (PAIRS ? 2 : 4);
     for (int v = 0; v < V; v++) {
-      F even = PAIRS ? f_even(i_load(values + (static_cast<int64_t>(j) * d + v * W * 2) * 2))
-                     : f_load(reinterpret_cast<const float*>(values) + static_cast<int64_t>(j) * d + v * W);
-      for (int i = 0; i < N; i++) acc[i][v] = f_fma(even, f_set1(p[i * KEYS + j]), acc[i][v]);
+      F last = PAIRS ? f_even(i_load(at + v * W * 4)) : f_load(reinterpret_cast<const float*>(at) + v * W);
+      for (int i = 0; i < N; i++) acc[i][v] = f_fma(last, f_set1(p[i * KEYS + j]), acc[i][v]);
     }
   }
+  OCT_UNROLL
   for (int i = 0; i < N; i++)
+    OCT_UNROLL
     for (int v = 0; v < V; v++) f_store(out + i * d + v * W, acc[i][v]);
 }
 
-template <bool PAIRS, int V>
-static void values_of(int n, const uint8_t* values, const float* p, int count, int d, float* out) {
+template <bool PAIRS, int N>
+static void values_of(const uint8_t* const* values, const float* p, const float* factors, int count, int d, float* out) {
+  int c = 0;
+  for (; c + V_WIDTH * W <= d; c += V_WIDTH * W)
+    some_values<PAIRS, N, V_WIDTH>(values, p, factors, count, d, c, out + c);
+  for (; c < d; c += W) some_values<PAIRS, N, 1>(values, p, factors, count, d, c, out + c);
+}
+
+template <bool PAIRS>
+static void add_values(int n, const uint8_t* const* values, const float* p, const float* factors, int count, int d, float* out) {
   switch (n) {
-    case 1: return panel_values<PAIRS, 1, V>(values, p, count, d, out);
-    case 2: return panel_values<PAIRS, 2, V>(values, p, count, d, out);
-    case 3: return panel_values<PAIRS, 3, V>(values, p, count, d, out);
-    case 4: return panel_values<PAIRS, 4, V>(values, p, count, d, out);
+    case 1: return values_of<PAIRS, 1>(values, p, factors, count, d, out);
+    case 2: return values_of<PAIRS, 2>(values, p, factors, count, d, out);
+    case 3: return values_of<PAIRS, 3>(values, p, factors, count, d, out);
+    case 4: return values_of<PAIRS, 4>(values, p, factors, count, d, out);
   }
 }
 
@@ -188,97 +144,48 @@ static const uint8_t* panel_at(const AttnArgs& a, int64_t position) {
   return a.cache + ((page * 2 * a.kv_heads + a.kv_head) * a.page + at) * d * SIZE;
 }
 
-OCT_INLINE void fetch(const uint8_t* p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
-}
+template <bool PAIRS>
+struct FloatCache {
+  // q becomes groups of up to Q_GROUP queries, [d][group], scaled.
+  static void gather(const AttnArgs& a, const Work& w) {
+    const int d = a.head_dim;
+    for (int i = 0; i < w.n; i++) {
+      int first = i / Q_GROUP * Q_GROUP, width = w.n - first < Q_GROUP ? w.n - first : Q_GROUP;
+      const float* from = query_at(a, i);
+      float* to = w.q + first * d + (i - first);
+      for (int j = 0; j < d; j++) to[j * width] = from[j] * a.scale;
+    }
+  }
 
-struct Work {
-  Query* queries;
-  float *q, *s, *out;
-  int n;
+  // Pages lie anywhere, so memory is asked for ahead of use: this block's values before its
+  // scores, the next block's keys before this one's values.
+  static void block(const AttnArgs& a, const Work& w, int64_t start, int count, int64_t end) {
+    const int d = a.head_dim, panels = (count + 15) / 16;
+    const int64_t bytes = 16 * d * (PAIRS ? 2 : 4), plane = bytes / 16 * a.kv_heads * a.page;
+    const uint8_t *keys[KEYS / 16], *values[KEYS / 16];
+    for (int p = 0; p < panels; p++) {
+      keys[p] = panel_at<PAIRS>(a, start + p * 16);
+      values[p] = keys[p] + plane;
+      fetch(values[p], bytes);
+    }
+    for (int i = 0; i < w.n; i += Q_GROUP)
+      scores<PAIRS>(w.n - i < Q_GROUP ? w.n - i : Q_GROUP, keys, panels, w.q + i * d, d, w.s + i * KEYS);
+    for (int64_t next = start + KEYS; next < end && next < start + 2 * KEYS; next += 16)
+      fetch(panel_at<PAIRS>(a, next), bytes);
+    float* factors = w.rest;
+    for (int i = 0; i < w.n; i++) {
+      Query& q = w.queries[i];
+      factors[i] = soften(w.s + i * KEYS, panels * 16, seen_by(a, q, start), a.softcap, q);
+    }
+    for (int i = 0; i < w.n; i += V_GROUP)
+      add_values<PAIRS>(w.n - i < V_GROUP ? w.n - i : V_GROUP, values, w.s + i * KEYS, factors + i, count, d, w.out + i * d);
+  }
 };
 
-// q becomes groups of up to Q_GROUP queries, [d][group], scaled.
-static void gather(const AttnArgs& a, const Work& w) {
-  const int group = a.heads / a.kv_heads, d = a.head_dim;
-  for (int i = 0; i < w.n; i++) {
-    int first = i / Q_GROUP * Q_GROUP, width = w.n - first < Q_GROUP ? w.n - first : Q_GROUP;
-    const float* from = a.q + (i / group) * a.ldq + (a.kv_head * group + i % group) * d;
-    float* to = w.q + first * d + (i - first);
-    for (int j = 0; j < d; j++) to[j * width] = from[j] * a.scale;
-    w.queries[i] = Query{a.positions[i / group], -INFINITY, 0.0f, 0.0f};
-    memset(w.out + i * d, 0, sizeof(float) * d);
-  }
-}
-
-OCT_INLINE int clamp_key(int64_t v) { return v < 0 ? 0 : v > KEYS ? KEYS : static_cast<int>(v); }
-
-template <bool PAIRS, int V>
-static void add_values(const AttnArgs& a, const Work& w, const uint8_t* values, int first, int count) {
-  const int d = a.head_dim;
-  for (int c = 0; c < d; c += V * W)
-    for (int i = 0; i < w.n; i += V_GROUP)
-      values_of<PAIRS, V>(w.n - i < V_GROUP ? w.n - i : V_GROUP, values + c * 4,
-                          w.s + i * KEYS + first, count, d, w.out + i * d + c);
-}
-
-// Positions [start, start + count). Pages lie anywhere, so memory is asked for ahead of use: this
-// block's values before its scores, the next block's keys before this one's values.
-template <bool PAIRS>
-static void one_block(const AttnArgs& a, const Work& w, int64_t start, int count, int64_t end) {
-  const int d = a.head_dim, panels = (count + 15) / 16;
-  const int64_t bytes = 16 * d * (PAIRS ? 2 : 4), plane = bytes / 16 * a.kv_heads * a.page;
-  const uint8_t* keys[KEYS / 16];
-  for (int p = 0; p < panels; p++) {
-    keys[p] = panel_at<PAIRS>(a, start + p * 16);
-    fetch(keys[p] + plane, bytes);
-  }
-  for (int i = 0; i < w.n; i += Q_GROUP)
-    scores<PAIRS>(w.n - i < Q_GROUP ? w.n - i : Q_GROUP, keys, panels, w.q + i * d, d, w.s + i * KEYS);
-  for (int64_t next = start + KEYS; next < end && next < start + 2 * KEYS; next += 16) fetch(panel_at<PAIRS>(a, next), bytes);
-  for (int i = 0; i < w.n; i++) {
-    Query& q = w.queries[i];
-    int low = a.window > 0 ? clamp_key(q.position - a.window + 1 - start) : 0;
-    float factor = soften(w.s + i * KEYS, panels * 16, low, clamp_key(q.position + 1 - start), a.softcap, q);
-    if (factor == 1.0f) continue;
-    for (int j = 0; j < d; j += W) f_store(w.out + i * d + j, f_mul(f_load(w.out + i * d + j), f_set1(factor)));
-  }
-  for (int p = 0; p < panels; p++) {
-    int inside = count - p * 16 < 16 ? count - p * 16 : 16;
-    if (d % (V_WIDTH * W) == 0) add_values<PAIRS, V_WIDTH>(a, w, keys[p] + plane, p * 16, inside);
-    else add_values<PAIRS, 1>(a, w, keys[p] + plane, p * 16, inside);
-  }
-}
-
-static void finish(const AttnArgs& a, const Work& w) {
-  const int group = a.heads / a.kv_heads, d = a.head_dim;
-  for (int i = 0; i < w.n; i++) {
-    float* to = a.out + (i / group) * a.ldo + (a.kv_head * group + i % group) * d;
-    float total = w.queries[i].total, inverse = total > 0.0f ? 1.0f / total : total == 0.0f ? 0.0f : NAN;
-    for (int j = 0; j < d; j += W) f_store(to + j, f_mul(f_load(w.out + i * d + j), f_set1(inverse)));
-  }
-}
-
-template <bool PAIRS>
-static void attend_as(const AttnArgs& a) {
-  const int group = a.heads / a.kv_heads, d = a.head_dim;
-  Work w;
-  w.n = static_cast<int>(a.tokens) * group;
-  w.q = a.scratch;
-  w.out = w.q + OCT_QUERIES * d;
-  w.s = w.out + OCT_QUERIES * d;
-  w.queries = reinterpret_cast<Query*>(w.s + OCT_QUERIES * KEYS);
-  gather(a, w);
-  int64_t end = a.positions[a.tokens - 1] + 1;
-  int64_t begin = a.window > 0 && a.positions[0] >= a.window ? (a.positions[0] - a.window + 1) / KEYS * KEYS : 0;
-  for (int64_t start = begin; start < end; start += KEYS)
-    one_block<PAIRS>(a, w, start, static_cast<int>(end - start < KEYS ? end - start : KEYS), end);
-  finish(a, w);
-}
-
 void attend(const AttnArgs& a) {
-  if (a.cache_type == OCT_CACHE_F32) attend_as<false>(a);
-  else attend_as<true>(a);
+  if (a.cache_type == OCT_CACHE_F32) attend_over<FloatCache<false>>(a);
+  else if (a.cache_type == OCT_CACHE_BF16) attend_over<FloatCache<true>>(a);
+  else attend_int8(a);
 }
 
 }  // namespace OCT_NS

@@ -12,6 +12,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 
 namespace oct {
 namespace {
@@ -46,6 +51,21 @@ int find_level() {
   if ((d7 & TILES) != TILES || (saved_state() & 0x60000) != 0x60000 || !tiles_allowed()) return OCT_AVX512_BF16;
   return OCT_AMX;
 }
+#elif defined(__aarch64__)
+bool has_dot_products() {
+#if defined(__linux__)
+  constexpr unsigned long ASIMDDP = 1ul << 20;  // HWCAP_ASIMDDP, which old headers lack
+  return (getauxval(AT_HWCAP) & ASIMDDP) != 0;
+#elif defined(__APPLE__)
+  int32_t on = 0;
+  size_t size = sizeof on;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &on, &size, nullptr, 0) == 0 && on;
+#else
+  return false;
+#endif
+}
+
+int find_level() { return has_dot_products() ? OCT_NEON_DOTPROD : OCT_NEON; }
 #else
 int find_level() { return OCT_PORTABLE; }
 #endif
@@ -64,6 +84,12 @@ const Kernels* kernels_of(int level) {
 #endif
 #if defined(OCT_HAVE_AMX)
     case OCT_AMX: return kernels_amx();
+#endif
+#if defined(OCT_HAVE_NEON)
+    case OCT_NEON: return kernels_neon();
+#endif
+#if defined(OCT_HAVE_NEON_DOTPROD)
+    case OCT_NEON_DOTPROD: return kernels_neon_dotprod();
 #endif
   }
   return nullptr;
@@ -99,17 +125,17 @@ extern "C" int32_t oct_best_level(void) {
   return level;
 }
 
+extern "C" int32_t oct_has_level(int32_t level) { return level <= oct_best_level() && oct::kernels_of(level); }
+
 extern "C" const char* oct_level_name(int32_t level) {
-  static const char* const names[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
+  static const char* const names[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx", "neon", "neon_dotprod"};
   return level >= 0 && level < OCT_LEVELS ? names[level] : nullptr;
 }
 
 extern "C" OctEngine* oct_engine_create(int32_t threads, int32_t level, const int32_t* cpus) {
-  if (threads < 1 || threads > 1024 || level < 0 || level > oct_best_level()) return nullptr;
-  const oct::Kernels* kernels = oct::kernels_of(level);
-  if (!kernels) return nullptr;
+  if (threads < 1 || threads > 1024 || !oct_has_level(level)) return nullptr;
   try {
-    return new OctEngine(threads, kernels, cpus);
+    return new OctEngine(threads, oct::kernels_of(level), cpus);
   } catch (...) {  // no thread or no memory: nothing may unwind into C
     return nullptr;
   }

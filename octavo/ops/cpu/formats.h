@@ -27,5 +27,10 @@ typedef struct OctWeight {
 } OctWeight;
 
 enum OctPrologue { OCT_PLAIN = 0, OCT_NORMED = 1, OCT_SILU = 2, OCT_GELU = 3, OCT_GELU_TANH = 4 };
-enum OctCache { OCT_CACHE_F32 = 0, OCT_CACHE_BF16 = 1 };
+enum OctCache {
+  OCT_CACHE_F32 = 0,
+  OCT_CACHE_BF16 = 1,
+  OCT_CACHE_INT8 = 2,  // a float scale a position and kv head, for the key and for the value
+};
+#define OCT_SCALE 4  // bytes of such a scale: a position of a kv head takes head_dim + OCT_SCALE
 

@@ -87,7 +87,7 @@ struct AttnArgs {
   int64_t tokens;
   int64_t length;  // valid positions of the row
   const int32_t* pages;
-  const uint8_t* cache;  // [pages, 2, kv_heads, page, head_dim]
+  const uint8_t* cache;  // [pages, 2, kv_heads, page, head_dim], as rows.cpp describes
   int cache_type, heads, kv_heads, kv_head, head_dim, page, window;
   float scale, softcap;
   float* scratch;  // attn_scratch() floats
@@ -129,8 +129,9 @@ struct Kernels {
 
 // Queries (tokens times heads of one kv head) attended together, at most.
 #define OCT_QUERIES 48
+#define OCT_REST 48  // floats a query that an int8 cache wants besides
 static inline int64_t attn_scratch(int head_dim) {
-  return static_cast<int64_t>(OCT_QUERIES) * (2 * head_dim + 64 + 64 + 8) + 64;
+  return static_cast<int64_t>(OCT_QUERIES) * (2 * head_dim + 64 + OCT_REST + 8) + 64;
 }
 
 const Kernels* kernels_portable();
@@ -138,5 +139,7 @@ const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx512_bf16();
 const Kernels* kernels_amx();
+const Kernels* kernels_neon();
+const Kernels* kernels_neon_dotprod();
 
 }  // namespace oct

@@ -12,6 +12,7 @@
   void quantise_row(int format, const float* x, int64_t k, uint8_t* tile, int slots, int slot);   \
   void store_kv(const StoreArgs& a);                                                              \
   void attend(const AttnArgs& a);                                                                 \
+  void attend_int8(const AttnArgs& a);                                                            \
   void matmul_codes(const MatArgs& a);                                                            \
   int64_t sample_row(const SampleArgs& a);                                                        \
   }

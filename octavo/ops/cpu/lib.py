@@ -11,18 +11,19 @@ import mmap
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-ABI = 1
+ABI = 3
 PANEL, BLOCK, BUFFERS, QUERIES = 16, 32, 8, 48
 FORMATS = ("F32", "BF16", "INT8", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
-LEVELS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
+LEVELS = ("portable", "avx2", "avx512", "avx512_bf16", "amx", "neon", "neon_dotprod")
 EMBED, LINEAR, ATTENTION, NORM, ANGLES = range(5)
 PLAIN, NORMED, SILU, GELU, GELU_TANH = range(5)
-CACHE_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+CACHE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+SCALE = 4  # bytes beside the codes of a position and kv head where the cache is int8
 
 
 class WeightStruct(Structure):
@@ -64,13 +65,23 @@ class NativeError(RuntimeError):
 
 
 class Library:
-    """A loaded library. `level` is the best this CPU has."""
+    """A loaded library. `levels` are those this CPU runs, `level` the best of them."""
 
     def __init__(self, path: Path) -> None:
+        self.calls: Any = self.open(path)
+        self.name = path.name  # changes with the layout of packed weights
+        if self.calls.oct_abi() != ABI:
+            raise NativeError(f"{path} has ABI {self.calls.oct_abi()}, {ABI} is wanted")
+        self.levels = tuple(name for i, name in enumerate(LEVELS) if self.calls.oct_has_level(i))
+        self.level = LEVELS[self.calls.oct_best_level()]
+
+    def open(self, path: Path) -> Any:
+        """An object with the functions of abi.h."""
         lib = ctypes.CDLL(str(path))
         calls: dict[str, tuple[Any, tuple[Any, ...]]] = {
             "oct_abi": (c_int32, ()),
             "oct_best_level": (c_int32, ()),
+            "oct_has_level": (c_int32, (c_int32,)),
             "oct_level_name": (c_char_p, (c_int32,)),
             "oct_engine_create": (c_void_p, (c_int32, c_int32, POINTER(c_int32))),
             "oct_engine_destroy": (None, (c_void_p,)),
@@ -85,10 +96,7 @@ class Library:
         for name, (result, arguments) in calls.items():
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
-        if lib.oct_abi() != ABI:
-            raise NativeError(f"{path} has ABI {lib.oct_abi()}, {ABI} is wanted")
-        self.calls: Any = lib
-        self.level = LEVELS[lib.oct_best_level()]
+        return lib
 
     def packed_bytes(self, format: str, n: int, k: int) -> int:
         """Bytes of a packed [n, k]. NativeError where the format cannot hold it."""
@@ -105,6 +113,7 @@ class Engine:
         self, library: Library, threads: int, level: str | None = None, cpus: Sequence[int] | None = None
     ) -> None:
         self.library = library
+        self._handle: int | None = None
         self.level = level or library.level
         pins = (c_int32 * threads)(*cpus) if cpus is not None else None
         self._lib = library.calls
@@ -152,7 +161,7 @@ class Engine:
 
 class Memory:
     """Zeroed memory for weights, in huge pages where the kernel has them: with small ones a core
-    reads a third less a second. Freed when the last tensor of it is."""
+    reads less a second. Freed when the last tensor of it is."""
 
     _CHUNK, _HUGE_PAGES = 32 << 20, 14  # bytes; Linux's MADV_HUGEPAGE
 
@@ -164,7 +173,7 @@ class Memory:
         """uint8 [nbytes], 64-byte aligned."""
         if self._used + nbytes > self._chunk.numel():
             size = -(-max(nbytes, self._CHUNK) // (2 << 20)) * (2 << 20)
-            mapped: Any = mmap.mmap(-1, size)
+            mapped: Any = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has none
             with contextlib.suppress(OSError, AttributeError):  # a kernel or system without them
                 mapped.madvise(self._HUGE_PAGES)
             self._chunk, self._used = torch.frombuffer(mapped, dtype=torch.uint8), 0
@@ -173,13 +182,20 @@ class Memory:
         return taken
 
 
+class Room(Protocol):
+    """Where a weight finds memory."""
+
+    def take(self, nbytes: int) -> Tensor:
+        """uint8 [nbytes], 64-byte aligned."""
+
+
 class PackedWeight:
     """A matrix [n, k] in panels. `data` holds it; rows are written by Engine.pack."""
 
-    def __init__(self, library: Library, format: str, n: int, k: int, memory: Memory | None = None) -> None:
+    def __init__(self, library: Library, format: str, n: int, k: int, room: Room | None = None) -> None:
         nbytes = library.packed_bytes(format, n, k)
         self.format, self.n, self.k = format, n, k
-        self.data = _aligned(nbytes) if memory is None else memory.take(nbytes)
+        self.data = _aligned(nbytes) if room is None else room.take(nbytes)
         self.struct = WeightStruct(FORMATS.index(format), 0, n, k, self.data.data_ptr())
 
 

@@ -63,18 +63,21 @@ template <class Fmt, int MT, int N>
 static void block_columns(const uint8_t* const* w, const uint8_t* act, int64_t nb, int slots, F (*acc)[N]) {
   F sum[MT][N];
   const uint8_t* at[N];
+  OCT_UNROLL  // these two as well: a loop that stays keeps the sums in memory
   for (int t = 0; t < MT; t++)
+    OCT_UNROLL
     for (int p = 0; p < N; p++) sum[t][p] = f_zero();
   for (int p = 0; p < N; p++) at[p] = w[p];
   for (int64_t b = 0; b < nb; b++) {
-    for (int p = 0; p < N; p += H) fetch_ahead<Fmt::WEIGHT>(at[p]);
     OCT_UNROLL
     for (int j = 0; j < Fmt::STEPS; j++) Fmt::template step<MT, N>(at, act, j, sum);
     act += Fmt::ACT * slots;
     OCT_UNROLL
     for (int p = 0; p < N; p++) at[p] += Fmt::WEIGHT;
   }
+  OCT_UNROLL
   for (int t = 0; t < MT; t++)
+    OCT_UNROLL
     for (int p = 0; p < N; p++) acc[t][p] = sum[t][p];
 }
 
@@ -107,7 +110,7 @@ template <class Fmt, int MT>
 static void tile(const MatArgs& a, int64_t token0, int count) {
   int64_t bytes = panel_shape(a.w->format, a.w->k).bytes, p = a.panel0;
   constexpr int WIDE = (MT <= 4 ? 4 : MT <= 12 ? 2 : 1) * H;
-  constexpr int N = W == 16 ? WIDE : (MT == 1 ? 2 * H : H > 2 ? 2 : H);
+  constexpr int N = W == 16 ? WIDE : (MT == 1 ? 2 * H : H > 2 && REGISTERS < 32 ? 2 : H);
   for (; N >= H && p + N / H <= a.panel1; p += N / H)
     group<Fmt, MT, N>(a, a.w->data + p * bytes, bytes, p * OCT_PANEL, token0, count);
   for (; p < a.panel1; p++)

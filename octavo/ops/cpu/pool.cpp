@@ -16,7 +16,6 @@ namespace {
 // About 30 to 100 microseconds: longer than the gap between two steps' launches, short enough
 // that an idle server uses no CPU.
 constexpr int SPINS_IDLE = 2000;
-constexpr int SPINS_MEET = 4000;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -56,7 +55,7 @@ void pin(int32_t cpu) {
 
 }  // namespace
 
-Pool::Pool(int size, const int32_t* cpus) : size_(size) {
+Pool::Pool(int size, const int32_t* cpus) : size_(size), own_(new Own[size]) {
   for (int t = 1; t < size; t++)
     threads_.emplace_back([this, t, cpu = cpus ? cpus[t] : -1] {
       pin(cpu);
@@ -90,7 +89,7 @@ void Pool::work(int thread) {
     seen = started_.load(std::memory_order_acquire);
     if (stop_) return;
     job_(context_, thread);
-    meet();
+    meet(thread);
   }
 }
 
@@ -101,23 +100,19 @@ void Pool::run(Job job, void* context) {
   started_.fetch_add(1);
   if (idle_.load() > 0) wake(started_);
   job(context, 0);
-  meet();
+  meet(0);
 }
 
-void Pool::meet() {
-  if (size_ == 1) {
-    next_.store(0, std::memory_order_relaxed);
-    return;
-  }
-  uint32_t round = round_.load(std::memory_order_acquire);
+uint32_t Pool::arrive(int thread) {
+  const uint32_t round = round_.load(std::memory_order_acquire);
+  own_[thread].next[(round + 1) & 1].store(0, std::memory_order_relaxed);
   if (here_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     here_.store(0, std::memory_order_relaxed);
     next_.store(0, std::memory_order_relaxed);
     round_.fetch_add(1);
     if (waiting_.load() > 0) wake(round_);
-    return;
   }
-  wait_for(round_, round, waiting_, SPINS_MEET);
+  return round;
 }
 
 }  // namespace oct

@@ -5,6 +5,7 @@
 
 #include <chrono>
 
+#include "ahead.h"
 #include "engine.h"
 #include "pack.h"
 
@@ -79,40 +80,76 @@ const uint8_t* quantise_all(const Run& r, const OctOp& op, const Tiles& tiles, i
       quantise_token(r, op, t, r.shared + tile * tiles.stride, slots, static_cast<int>(t % tiles.size), thread);
     }
   });
-  r.engine->pool.meet();
+  r.engine->pool.meet(thread);
   return r.shared;
 }
 
-// Tasks are products of a run of panels and a run of tiles: weights that stay in the second
-// cache while the tiles pass, and enough tasks that no thread waits long for the last one.
-void linear(const Run& r, const OctOp& op, int thread) {
-  constexpr int64_t ACT_BYTES = 1 << 19, WEIGHT_BYTES = 1 << 19;
-  const OctWeight& w = *op.weight;
-  const int64_t tokens = r.step->tokens, panels = ceil_div(w.n, OCT_PANEL);
-  const Tiles tiles = tiles_of(r, w, tokens);
-  const uint8_t* act = quantise_all(r, op, tiles, thread);
-  const int64_t tile_run = at_least(1, at_most(tiles.count, ACT_BYTES / tiles.stride));
-  int64_t panel_run = at_least(1, panels / (r.engine->pool.size() * 8));
-  if (panel_run > 2) panel_run = (panel_run + 3) & ~3ll;
-  if (tiles.count > 1)
-    panel_run = at_least(1, at_most(panel_run, WEIGHT_BYTES / panel_shape(w.format, w.k).bytes));
-  const int64_t across = ceil_div(panels, panel_run), down = ceil_div(tiles.count, tile_run);
-  shares(r.engine->pool, across * down, 1, [&](int64_t task, int64_t) {
-    int64_t p = task % across * panel_run, t = task / across * tile_run;
+// The product of some panels and some tiles.
+struct Product {
+  const Run& r;
+  const OctOp& op;
+  const Tiles& tiles;
+  const uint8_t* act;
+  int thread;
+
+  void operator()(int64_t panel0, int64_t panel1, int64_t tile, int64_t tile_run) const {
     MatArgs a;
-    a.w = &w;
-    a.panel0 = p;
-    a.panel1 = at_most(p + panel_run, panels);
-    a.act = act + t * tiles.stride;
-    a.tokens = at_most(tile_run * tiles.size, tokens - t * tiles.size);
+    a.w = op.weight;
+    a.panel0 = panel0;
+    a.panel1 = panel1;
+    a.act = act + tile * tiles.stride;
+    a.tokens = at_most(tile_run * tiles.size, r.step->tokens - tile * tiles.size);
     a.tile_stride = tiles.stride;
-    a.y = r.row(op.out, t * tiles.size) + op.column;
+    a.y = r.row(op.out, tile * tiles.size) + op.column;
     a.ldy = r.width[op.out];
     a.bias = op.bias;
     a.add = op.add;
     a.scratch = r.panel(thread);
     r.engine->kernels->matmul(a);
+  }
+};
+
+// One tile: every weight is read once. Each thread goes through a share of its own from the
+// beginning, then helps where others are not done.
+void by_shares(const Product& product) {
+  constexpr int64_t RUN = 4;  // panels of a task
+  Pool& pool = product.r.engine->pool;
+  const OctWeight& w = *product.op.weight;
+  for (int i = 0; i < pool.size(); i++) {
+    const int owner = (product.thread + i) % pool.size();
+    const Share share = share_of(w, owner, pool.size());
+    const int64_t count = ceil_div(share.end - share.begin, RUN);
+    for (int64_t task = pool.take_of(owner, count); task < count; task = pool.take_of(owner, count)) {
+      const int64_t p = share.begin + task * RUN, end = at_most(p + RUN, share.end);
+      product(p, end, 0, 1);
+    }
+  }
+}
+
+// Many tiles: tasks are products of a run of panels and a run of tiles. Weights stay in the second
+// cache while the tiles pass, and there are enough tasks that no thread waits long for the last.
+void by_tasks(const Product& product) {
+  constexpr int64_t ACT_BYTES = 1 << 19, WEIGHT_BYTES = 1 << 19;
+  Pool& pool = product.r.engine->pool;
+  const OctWeight& w = *product.op.weight;
+  const Tiles& tiles = product.tiles;
+  const int64_t panels = ceil_div(w.n, OCT_PANEL), bytes = panel_shape(w.format, w.k).bytes;
+  const int64_t tile_run = at_least(1, at_most(tiles.count, ACT_BYTES / tiles.stride));
+  int64_t panel_run = at_least(1, panels / (pool.size() * 8));
+  if (panel_run > 2) panel_run = (panel_run + 3) & ~3ll;
+  panel_run = at_least(1, at_most(panel_run, WEIGHT_BYTES / bytes));
+  const int64_t across = ceil_div(panels, panel_run), down = ceil_div(tiles.count, tile_run);
+  shares(pool, across * down, 1, [&](int64_t task, int64_t) {
+    const int64_t p = task % across * panel_run;
+    product(p, at_most(p + panel_run, panels), task / across * tile_run, tile_run);
   });
+}
+
+void linear(const Run& r, const OctOp& op, int thread) {
+  const Tiles tiles = tiles_of(r, *op.weight, r.step->tokens);
+  const Product product = {r, op, tiles, quantise_all(r, op, tiles, thread), thread};
+  if (tiles.count == 1) by_shares(product);
+  else by_tasks(product);
 }
 
 // --- attention -------------------------------------------------------------------------------
@@ -187,7 +224,7 @@ void prepare_all(const Place& place, int thread) {
       for (int h = 0; h < place.op.kv_heads; h++) place.prepare(t, row, h, thread);
     }
   });
-  place.r.engine->pool.meet();
+  place.r.engine->pool.meet(thread);
 }
 
 // A task is one kv head of up to OCT_QUERIES queries of one row; late tokens, which see most,
@@ -263,6 +300,8 @@ void walk(void* context, int thread) {
   const Run& r = *static_cast<Run*>(context);
   double* seconds = thread == 0 ? r.step->seconds : nullptr;
   double last = seconds ? now() : 0.0;
+  Pool& pool = r.engine->pool;
+  Ahead ahead(r.ops, r.count, thread, pool.size());
   for (int64_t i = 0; i < r.count; i++) {
     const OctOp& op = r.ops[i];
     switch (op.code) {
@@ -272,7 +311,12 @@ void walk(void* context, int thread) {
       case OCT_OP_NORM: norm(r, op); break;
       case OCT_OP_ANGLES: angles(r, op); break;
     }
-    if (i + 1 < r.count) r.engine->pool.meet();
+    if (i + 1 < r.count) {
+      const uint32_t round = pool.arrive(thread);
+      ahead.aim(i + 1);
+      while (!pool.met(round) && ahead.some()) {}
+      pool.wait(round);
+    }
     if (seconds) {
       double t = now();
       seconds[i] += t - last;

@@ -55,6 +55,11 @@ class Heads(NamedTuple):
     eps: float = 0.0
 
 
+def cache_width(dtype: torch.dtype, head_dim: int) -> int:
+    """Elements that a position's key, or value, of one head takes in a cache: int8 brings its scale."""
+    return head_dim + lib.SCALE if dtype == torch.int8 else head_dim
+
+
 def unsupported(heads: int, kv_heads: int, head_dim: int) -> str | None:
     """Why attention of this shape cannot run, or None."""
     if head_dim % 16 or head_dim > 512:

@@ -2,6 +2,7 @@
 // and writing keys and values into the paged cache. Compiled once for each level.
 #include "kernels.h"
 #include "level.h"
+#include "narrow.h"
 #include "simd.h"
 
 namespace OCT_NS {
@@ -81,27 +82,6 @@ OCT_INLINE int32_t code_zero(int format) {
     case OCT_Q6_K: return 32;
     default: return 0;
   }
-}
-
-// The largest magnitude. Compared as integers, in whose order what is not a number is greatest,
-// so that it is never lost.
-OCT_INLINE float largest(const float* x, int64_t n) {
-  I m = i_set1(0);
-  for (int64_t i = 0; i < n; i += W) m = i_max(m, i_as(f_abs(f_load(x + i))));
-  int32_t bits = i_hmax(m);
-  float top;
-  memcpy(&top, &bits, 4);
-  return top;
-}
-
-// One scale for `top`, and what to multiply with before rounding. Values too small to invert
-// become zero; a number that is none makes the scale none, so that the caller sees it.
-struct Scale {
-  float scale, inverse;
-};
-OCT_INLINE Scale scale_for(float top) {
-  if (!(top < 3e38f)) return {NAN, 0.0f};
-  return top > 1e-30f ? Scale{top / 127.0f, 127.0f / top} : Scale{0.0f, 0.0f};
 }
 
 // 32 floats -> 32 signed bytes and the sums of both halves.
@@ -188,32 +168,67 @@ void quantise_row(int format, const float* x, int64_t k, uint8_t* tile, int slot
 // --- cache -----------------------------------------------------------------------------------
 //
 // A page of one kv head: keys in panels of 16 positions, values in rows. As bf16 both are kept
-// in pairs (two dimensions of a key, two positions of a value side by side), which is how pair
-// products and even/odd conversion want them.
+// in pairs (two dimensions of a key, two positions of a value side by side), which is how even/odd
+// conversion wants them. As int8 both are panels: 16 scales, one a position, and the codes plus
+// 128 in quads, which is how dot products of bytes want them. A scale belongs to one position of
+// one head, so a token is rounded once and alone, whatever is stored before and after it.
 
-void store_kv(const StoreArgs& a) {
-  int64_t page = a.slot / a.page, at = a.slot % a.page, d = a.head_dim;
-  int64_t plane = static_cast<int64_t>(a.kv_heads) * a.page * d;  // keys, or values, of a page
-  int64_t key0 = page * 2 * plane + static_cast<int64_t>(a.kv_head) * a.page * d;
-  int64_t group = key0 + at / 16 * 16 * d, lane = at % 16;
-  if (a.cache_type == OCT_CACHE_F32) {
-    float* cache = reinterpret_cast<float*>(a.cache);
-    for (int64_t i = 0; i < d; i++) cache[group + i * 16 + lane] = a.k[i];
-    memcpy(cache + key0 + plane + at * d, a.v, sizeof(float) * d);
-    return;
-  }
+static void store_f32(const StoreArgs& a, int64_t key, int64_t value) {
+  float* cache = reinterpret_cast<float*>(a.cache);
+  const int64_t at = a.slot % a.page, d = a.head_dim;
+  for (int64_t i = 0; i < d; i++) cache[key * d + at / 16 * 16 * d + i * 16 + at % 16] = a.k[i];
+  memcpy(cache + (value + at) * d, a.v, sizeof(float) * d);
+}
+
+static void store_bf16(const StoreArgs& a, int64_t key, int64_t value) {
   uint16_t* cache = reinterpret_cast<uint16_t*>(a.cache);
-  uint16_t* value = cache + key0 + plane + at / 2 * 2 * d + at % 2;
-  uint8_t* key = reinterpret_cast<uint8_t*>(cache + group) + lane * 4;
+  const int64_t at = a.slot % a.page, d = a.head_dim;
+  uint16_t* values = cache + value * d + at / 2 * 2 * d + at % 2;
+  uint16_t* keys = cache + key * d + at / 16 * 16 * d + at % 16 * 2;
   for (int64_t i = 0; i < d; i += 16) {
     uint16_t k[16], v[16];
     for (int j = 0; j < 16; j += W) {
       bf16_store(k + j, f_load(a.k + i + j));
       bf16_store(v + j, f_load(a.v + i + j));
     }
-    for (int j = 0; j < 16; j += 2) memcpy(key + (i + j) * 32, k + j, 4);
-    for (int j = 0; j < 16; j++) value[(i + j) * 2] = v[j];
+    for (int j = 0; j < 16; j += 2) memcpy(keys + (i + j) * 16, k + j, 4);
+    for (int j = 0; j < 16; j++) values[(i + j) * 2] = v[j];
   }
+}
+
+// One position's codes, plus 128; returns their scale.
+OCT_INLINE float round_position(const float* x, int64_t d, uint8_t* codes) {
+  const Scale s = scale_for(largest(x, d));
+  int8_t q[16];
+  for (int64_t i = 0; i < d; i += 16) {
+    for (int j = 0; j < 16; j += W)
+      s8_store(q + j, s.scale == s.scale ? i_round(f_mul(f_load(x + i + j), f_set1(s.inverse))) : i_set1(0));
+    for (int j = 0; j < 16; j++) codes[i + j] = static_cast<uint8_t>(q[j] ^ 0x80);
+  }
+  return s.scale;
+}
+
+static void store_int8(const StoreArgs& a, int64_t key, int64_t value) {
+  const int64_t at = a.slot % a.page, d = a.head_dim, width = d + OCT_SCALE, lane = at % 16;
+  uint8_t* keys = a.cache + (key + at / 16 * 16) * width;
+  uint8_t* values = a.cache + (value + at / 16 * 16) * width;
+  uint8_t codes[512];  // head_dim at most
+  float scale = round_position(a.k, d, codes);
+  memcpy(keys + lane * 4, &scale, 4);
+  for (int64_t i = 0; i < d; i += 4) memcpy(keys + 64 + i * 16 + lane * 4, codes + i, 4);
+  scale = round_position(a.v, d, codes);
+  memcpy(values + lane * 4, &scale, 4);
+  uint8_t* quads = values + 64 + lane / 4 * 4 * d + lane % 4;
+  for (int64_t i = 0; i < d; i++) quads[i * 4] = codes[i];
+}
+
+void store_kv(const StoreArgs& a) {
+  // where the head's part of the page begins, in positions: keys, values
+  int64_t key = (a.slot / a.page * 2 * a.kv_heads + a.kv_head) * a.page;
+  int64_t value = key + static_cast<int64_t>(a.kv_heads) * a.page;
+  if (a.cache_type == OCT_CACHE_F32) store_f32(a, key, value);
+  else if (a.cache_type == OCT_CACHE_BF16) store_bf16(a, key, value);
+  else store_int8(a, key, value);
 }
 
 }  // namespace OCT_NS

@@ -10,7 +10,7 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
-#elif defined(__ARM_FEATURE_DOTPROD)
+#elif defined(OCT_USE_NEON)  // set by build.py: every aarch64 has NEON, the portable level there too
 #include <arm_neon.h>
 #endif
 
@@ -70,6 +70,7 @@ template <int BYTES> OCT_INLINE void fetch_ahead(const uint8_t* p) {
 constexpr int W = 16;
 constexpr bool SIGNED_BYTES = false;  // the dot product takes unsigned weight bytes up to 255
 constexpr int MAX_TILE = 16;
+constexpr int REGISTERS = 32;
 typedef __m512 F;
 typedef __m512i I;
 
@@ -136,6 +137,7 @@ OCT_INLINE F f_from_bf16(const uint16_t* p) {
 constexpr int W = 8;
 constexpr bool SIGNED_BYTES = true;
 constexpr int MAX_TILE = 4;
+constexpr int REGISTERS = 16;
 typedef __m256 F;
 typedef __m256i I;
 
@@ -226,11 +228,105 @@ OCT_INLINE F f_from_bf16(const uint16_t* p) {
   return f_as(i_shl<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
 }
 
-#else  // compiler vectors of four: SSE2, NEON or whatever the target has
+#elif defined(OCT_USE_NEON)
 
 constexpr int W = 4;
 constexpr bool SIGNED_BYTES = true;
 constexpr int MAX_TILE = 4;
+constexpr int REGISTERS = 32;
+typedef float32x4_t F;
+typedef int32x4_t I;
+
+OCT_INLINE F f_load(const float* p) { return vld1q_f32(p); }
+OCT_INLINE void f_store(float* p, F v) { vst1q_f32(p, v); }
+OCT_INLINE F f_set1(float v) { return vdupq_n_f32(v); }
+OCT_INLINE F f_add(F a, F b) { return vaddq_f32(a, b); }
+OCT_INLINE F f_sub(F a, F b) { return vsubq_f32(a, b); }
+OCT_INLINE F f_mul(F a, F b) { return vmulq_f32(a, b); }
+OCT_INLINE F f_div(F a, F b) { return vdivq_f32(a, b); }
+// As the other levels: b where one of them is no number (fmax and fmin would answer otherwise).
+OCT_INLINE F f_max(F a, F b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+OCT_INLINE F f_min(F a, F b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+OCT_INLINE F f_abs(F a) { return vabsq_f32(a); }
+OCT_INLINE F f_fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+OCT_INLINE float f_sum(F a) {
+  float32x2_t s = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+  return vget_lane_f32(vpadd_f32(s, s), 0);
+}
+OCT_INLINE float f_hmax(F a) { return vmaxnmvq_f32(a); }
+OCT_INLINE F f_from(I a) { return vcvtq_f32_s32(a); }
+OCT_INLINE I i_round(F a) { return vcvtnq_s32_f32(a); }
+OCT_INLINE I i_set1(int32_t v) { return vdupq_n_s32(v); }
+OCT_INLINE I i_load(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
+OCT_INLINE void i_store(void* p, I v) { vst1q_u8(static_cast<uint8_t*>(p), vreinterpretq_u8_s32(v)); }
+OCT_INLINE I i_add(I a, I b) { return vaddq_s32(a, b); }
+OCT_INLINE I i_and(I a, I b) { return vandq_s32(a, b); }
+OCT_INLINE I i_or(I a, I b) { return vorrq_s32(a, b); }
+OCT_INLINE I i_max(I a, I b) { return vmaxq_s32(a, b); }
+OCT_INLINE int32_t i_hmax(I a) { return vmaxvq_s32(a); }
+template <int N> OCT_INLINE I i_shr(I a) {
+  return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), N));
+}
+template <int N> OCT_INLINE I i_shl(I a) { return vshlq_n_s32(a, N); }
+OCT_INLINE F f_from_half(const void* p) {
+  return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(static_cast<const uint8_t*>(p))));
+}
+OCT_INLINE F f_from_u8(const void* p) {
+  uint8x8_t bytes = vcreate_u8(static_cast<uint32_t>(load32(p)));
+  return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+}
+OCT_INLINE F f_from_s8(const void* p) {
+  int8x8_t bytes = vcreate_s8(static_cast<uint32_t>(load32(p)));
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
+}
+OCT_INLINE F f_as(I a) { return vreinterpretq_f32_s32(a); }
+OCT_INLINE I i_as(F a) { return vreinterpretq_s32_f32(a); }
+OCT_INLINE F f_scale2(F a, F n) {  // n in [-126, 127]
+  return f_mul(a, f_as(i_shl<23>(i_add(i_round(n), i_set1(127)))));
+}
+OCT_INLINE F f_nearest(F a) { return vrndnq_f32(a); }
+OCT_INLINE F f_first(F a, F other, int n) {
+  const I lane = {0, 1, 2, 3};
+  return vbslq_f32(vcgtq_s32(i_set1(n), lane), a, other);
+}
+OCT_INLINE void s8_store(int8_t* p, I a) {
+  int16x4_t half = vmovn_s32(a);
+  int8x8_t bytes = vmovn_s16(vcombine_s16(half, half));
+  int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
+  memcpy(p, &four, 4);
+}
+OCT_INLINE int32_t i_sum(I a) { return vaddvq_s32(a); }
+#if defined(__ARM_FEATURE_DOTPROD)
+OCT_INLINE I dot4(I acc, I u, int32_t x) {
+  return vdotq_s32(acc, vreinterpretq_s8_s32(u), vreinterpretq_s8_s32(vdupq_n_s32(x)));
+}
+#else
+// Two products of signed bytes stay below 2 * 128 * 127: the sums of pairs fit 16 bits.
+OCT_INLINE I dot4(I acc, I u, int32_t x) {
+  const int8x16_t w = vreinterpretq_s8_s32(u), v = vreinterpretq_s8_s32(vdupq_n_s32(x));
+  int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(v)), high = vmull_high_s8(w, v);
+  return vpadalq_s16(acc, vpaddq_s16(low, high));
+}
+#endif
+// Any weight byte: stored with an offset of 128, taken back here.
+OCT_INLINE I dot4_wide(I acc, I u, int32_t x) {
+  return dot4(acc, veorq_s32(u, i_set1(static_cast<int32_t>(0x80808080u))), x);
+}
+OCT_INLINE void bf16_store(uint16_t* p, F v) {
+  uint32x4_t u = vreinterpretq_u32_f32(v);
+  uint32x4_t odd = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+  uint32x4_t r = vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7fff)), odd);
+  r = vbslq_u32(vceqq_f32(v, v), r, vdupq_n_u32(0x7fc00000));
+  vst1_u16(p, vshrn_n_u32(r, 16));
+}
+OCT_INLINE F f_from_bf16(const uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+
+#else  // compiler vectors of four: what every target has
+
+constexpr int W = 4;
+constexpr bool SIGNED_BYTES = true;
+constexpr int MAX_TILE = 4;
+constexpr int REGISTERS = 16;
 typedef float F __attribute__((vector_size(16)));
 typedef int32_t I __attribute__((vector_size(16)));
 typedef uint32_t U __attribute__((vector_size(16)));
@@ -245,11 +341,7 @@ OCT_INLINE F f_div(F a, F b) { return a / b; }
 OCT_INLINE F f_max(F a, F b) { return a > b ? a : b; }
 OCT_INLINE F f_min(F a, F b) { return a < b ? a : b; }
 OCT_INLINE F f_abs(F a) { return a < 0 ? -a : a; }
-#if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
-OCT_INLINE F f_fma(F a, F b, F c) { return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
-#else
 OCT_INLINE F f_fma(F a, F b, F c) { return a * b + c; }
-#endif
 OCT_INLINE float f_sum(F a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 OCT_INLINE float f_hmax(F a) { return fmaxf(fmaxf(a[0], a[1]), fmaxf(a[2], a[3])); }
 OCT_INLINE F f_from(I a) { return __builtin_convertvector(a, F); }
@@ -299,14 +391,6 @@ OCT_INLINE void s8_store(int8_t* p, I a) {
   for (int i = 0; i < 4; i++) p[i] = static_cast<int8_t>(a[i]);
 }
 OCT_INLINE int32_t i_sum(I a) { return a[0] + a[1] + a[2] + a[3]; }
-#if defined(__ARM_FEATURE_DOTPROD)
-OCT_INLINE I dot4(I acc, I u, int32_t x) {
-  return (I)vdotq_s32((int32x4_t)acc, (int8x16_t)u, vreinterpretq_s8_s32(vdupq_n_s32(x)));
-}
-OCT_INLINE I dot4_wide(I acc, I u, int32_t x) {
-  return dot4(acc, (I)veorq_u8((uint8x16_t)u, vdupq_n_u8(0x80)), x);
-}
-#else
 OCT_INLINE I dot_bytes(I acc, I w, int32_t x) {
   // Sign-extended bytes by shifts: (w << s) >> 24 for each of the four places.
   for (int s = 24; s >= 0; s -= 8) {
@@ -319,7 +403,6 @@ OCT_INLINE I dot4(I acc, I u, int32_t x) { return dot_bytes(acc, u, x); }
 OCT_INLINE I dot4_wide(I acc, I u, int32_t x) {
   return dot_bytes(acc, u ^ i_set1(static_cast<int32_t>(0x80808080u)), x);
 }
-#endif
 OCT_INLINE void bf16_store(uint16_t* p, F v) {
   for (int i = 0; i < 4; i++) p[i] = float_to_bf16(v[i]);
 }

@@ -45,10 +45,6 @@ class Launch(NamedTuple):
     def run(self) -> None:
         self.kernel[self.grid](*self.args, **self.options)
 
-    def compile(self) -> None:
-        """For the current device; a later `run` of the same kind finds it."""
-        self.kernel.warmup(*self.args, grid=self.grid, **self.options)
-
 
 class Workspace:
     """What kernels of one step tell each other, for up to `rows` rows of `vocab` logits."""
@@ -165,17 +161,3 @@ def draw(batch: Batch, work: Workspace, variant: str, shape: Shape | None = None
         launches = [plain(batch, work, variant == "random", first, shape)]
     for launch in launches:
         launch.run()
-
-
-def kernels_to_compile(slots: int, vocab: int, first: bool) -> list[Launch]:
-    """Every kernel that batches of any size launch: their `compile` may run in threads. `first` is what
-    early(logits) will say."""
-    work = Workspace(slots, vocab, "meta")
-
-    def some(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    logits, place = some(slots, vocab, dtype=torch.float32), some(slots, dtype=torch.int64)
-    batch = Batch(logits, some(slots), place, some(slots, 16), some(slots))
-    greedy, random = (plain(batch, work, noise, first) for noise in (False, True))
-    return [greedy, random, *truncated(batch, work, first)[:-ROUNDS]]  # the search's rounds are one kernel

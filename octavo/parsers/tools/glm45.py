@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from octavo.core.request import GrammarSpec
 from octavo.parsers.events import Text
-from octavo.parsers.machine import NAME_LIMIT, TOOLS, Machine, is_name
+from octavo.parsers.machine import NAME_LIMIT, TOOLS, Machine, Tool, ToolChoice, is_name
 from octavo.parsers.markup import Markup, arguments
+from octavo.parsers.markup_form import markup_tag
 from octavo.parsers.splitter import Parse
 
 TAG = "<tool_call>"
 FORM = Markup(
+    name_close="",
     key_open="<arg_key>",
     key_close="</arg_key>",
     value_open="<arg_value>",
@@ -40,3 +45,6 @@ class GLM45(Machine):
             yield from arguments(self, FORM, name, stop.strip())
             yield from self.blank()
             yield from s.literal(FORM.close)
+
+    def constraint(self, tools: Sequence[Tool], choice: ToolChoice) -> GrammarSpec | None:
+        return markup_tag(FORM, tools, choice, TAG)

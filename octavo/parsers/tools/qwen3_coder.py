@@ -6,13 +6,18 @@ value. The model sometimes forgets the outer tag, so a function may stand alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from octavo.core.request import GrammarSpec
 from octavo.parsers.events import Text
-from octavo.parsers.machine import NAME_LIMIT, TOOLS, Machine, is_name
+from octavo.parsers.machine import NAME_LIMIT, TOOLS, Machine, Tool, ToolChoice, is_name
 from octavo.parsers.markup import Markup, arguments
+from octavo.parsers.markup_form import markup_tag
 from octavo.parsers.splitter import Parse
 
 OUTER, OUTER_END, FUNCTION = "<tool_call>", "</tool_call>", "<function="
 FORM = Markup(
+    name_close=">",
     key_open="<parameter=",
     key_close=">",
     value_open="",
@@ -44,3 +49,6 @@ class Qwen3Coder(Machine):
             yield from arguments(self, FORM, name.strip())
             yield from self.blank()
             yield from s.literal(OUTER_END)
+
+    def constraint(self, tools: Sequence[Tool], choice: ToolChoice) -> GrammarSpec | None:
+        return markup_tag(FORM, tools, choice, FUNCTION, (f"{OUTER}\n", f"\n{OUTER_END}"))

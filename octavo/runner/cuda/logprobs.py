@@ -19,7 +19,7 @@ from octavo.nn.protocols import Model
 from octavo.runner.cuda.rows import Rows
 from octavo.runner.transfer import positions
 from octavo.sampling.device.logprobs import score
-from octavo.sampling.logprobs import Scores
+from octavo.sampling.logprobs import Scores, Wish
 
 _SLICE = 1 << 25  # logits elements projected at once for prompt log-probabilities
 Answer = dict[str, Any]
@@ -28,24 +28,24 @@ Read = Callable[[np.ndarray], Answer]
 
 
 class _Asked(NamedTuple):
-    """Rows of the step that want `alternatives` for what they sample, and their raw logits."""
+    """Rows of the step that have the same `wish` for what they sample, and their raw logits."""
 
     rows: list[int]
-    alternatives: int
+    wish: Wish
     logits: Tensor
 
 
 class Logprobs:
     def __init__(self, model: Model, device: torch.device) -> None:
         self._model, self._device = model, device
-        self._sampled: dict[int, int] = {}  # slot -> alternatives
+        self._sampled: dict[int, Wish] = {}
         self._prompt: dict[int, tuple[int, np.ndarray]] = {}  # slot -> alternatives, prompt
 
     def admit(self, a: Admission) -> None:
         if a.sampling is None:
             return
         if a.sampling.logprobs is not None:
-            self._sampled[a.slot] = a.sampling.logprobs
+            self._sampled[a.slot] = Wish(a.sampling.logprobs, a.sampling.logprob_token_ids)
         if a.sampling.prompt_logprobs is not None:
             self._prompt[a.slot] = a.sampling.prompt_logprobs, np.array(a.tokens[: a.prompt], np.int64)
 
@@ -61,18 +61,18 @@ class Logprobs:
         """Keeps raw logits [rows, vocab] of those who ask, before the stages edit them."""
         if not self._sampled:
             return []
-        asked: dict[int, list[int]] = {}
+        asked: dict[Wish, list[int]] = {}
         for row, slot in enumerate(map(int, step.slot)):
             if slot in self._sampled and step.logits[row]:
                 asked.setdefault(self._sampled[slot], []).append(row)
-        return [_Asked(rows, k, logits.index_select(0, self._index(rows))) for k, rows in asked.items()]
+        return [_Asked(rows, wish, logits.index_select(0, self._index(rows))) for wish, rows in asked.items()]
 
     def after(
         self, step: Rows, asked: list[_Asked], drawn: Tensor, hidden: Tensor | None, row_start: Tensor
     ) -> Read:
         """Scores tokens `drawn` [rows]; the result reads the scores once the step is done."""
         sampled = [
-            (one.rows, self._send(one.logits, drawn.index_select(0, self._index(one.rows)), one.alternatives))
+            (one.rows, self._send(one.logits, drawn.index_select(0, self._index(one.rows)), one.wish))
             for one in asked
         ]
         prompts = [] if hidden is None else list(self._score_prompts(step, hidden, row_start))
@@ -122,13 +122,14 @@ class Logprobs:
                 index = row_start[row] + torch.arange(offset, offset + count, device=self._device)
                 tokens = self._index(prompt[at + 1 : at + 1 + count])
                 logits = self._model.logits(hidden.index_select(0, index))
-                parts.append(self._send(logits, tokens, alternatives))
+                parts.append(self._send(logits, tokens, Wish(alternatives)))
             yield slot, first + 1, parts
 
-    def _send(self, logits: Tensor, tokens: Tensor, alternatives: int) -> Sent:
+    def _send(self, logits: Tensor, tokens: Tensor, wish: Wish) -> Sent:
         """Scores on their way to the host."""
-        scored = score(logits, tokens, alternatives)
-        return tuple(part.to("cpu", non_blocking=True) for part in (tokens, *scored))
+        named = self._index(wish.named) if wish.named else None
+        scored = score(logits, tokens, wish.alternatives, named)
+        return tuple(part.to("cpu", non_blocking=True) for part in (tokens, *scored) if part is not None)
 
     def _index(self, values: Any) -> Tensor:
         index = torch.as_tensor(np.asarray(values, np.int64))

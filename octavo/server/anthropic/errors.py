@@ -1,12 +1,14 @@
 """Errors in Anthropic's shape, kept away from everything else.
 
-A middleware: what any part of the server answers with on these routes is told in this dialect.
+What any part of the server answers with on these routes is told in this dialect: by a middleware where
+requests come from outside, by `retold` where a batch asks.
 """
 
 from __future__ import annotations
 
 import msgspec
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from octavo.server.anthropic.types import AnthropicError, ErrorFacts
@@ -35,6 +37,27 @@ def facts(problem: ErrorReply) -> ErrorFacts:
     return ErrorFacts(kind, f"{field}: {problem.error.message}" if field else problem.error.message)
 
 
+def spoken(path: str) -> bool:
+    """Whether this dialect is spoken there."""
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+def retold(response: Response, request_id: str | None) -> Response:
+    """An error's reply in this dialect; any other as it is."""
+    if response.status_code < 400:
+        return response
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return Response(_retold(bytes(response.body), request_id), response.status_code, headers)
+
+
+def _retold(body: bytes, request_id: str | None) -> bytes:
+    try:
+        problem = msgspec.json.decode(body, type=ErrorReply)
+    except msgspec.DecodeError:
+        return body  # not one of ours: as it is
+    return msgspec.json.encode(AnthropicError(facts(problem), request_id))
+
+
 class AnthropicWords:
     """Rewrites errors on the routes under PREFIX."""
 
@@ -46,7 +69,7 @@ class AnthropicWords:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path != PREFIX and not path.startswith(f"{PREFIX}/"):
+        if not spoken(path):
             await self._app(scope, receive, send)
             return
         await self._app(scope, receive, _Rewriter(send, scope.get("request_id")).send)
@@ -72,12 +95,7 @@ class _Rewriter:
                 await self._finish(self._start)
 
     async def _finish(self, start: Message) -> None:
-        try:
-            problem = msgspec.json.decode(self._body, type=ErrorReply)
-        except msgspec.DecodeError:
-            body = self._body  # not one of ours: as it is
-        else:
-            body = msgspec.json.encode(AnthropicError(facts(problem), self._id))
+        body = _retold(self._body, self._id)
         MutableHeaders(scope=start)["content-length"] = str(len(body))
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})

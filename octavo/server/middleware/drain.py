@@ -14,12 +14,14 @@ class Traffic:
 
     def __init__(self) -> None:
         self.open = 0
+        self.came = 0  # requests so far
         self.leaving = False
         self._quiet = asyncio.Event()
         self._quiet.set()
 
     def enter(self) -> None:
         self.open += 1
+        self.came += 1
         self._quiet.clear()
 
     def leave(self) -> None:

@@ -11,12 +11,12 @@ from octavo.core.errors import Unsupported, UserError
 from octavo.front.answer import Chunk
 from octavo.front.beam import BeamSearchParams
 from octavo.front.beams import Search
-from octavo.front.outputs import Logprob
+from octavo.front.logprobs import Logprob
 from octavo.front.prepared import Prepared
 from octavo.front.prompt import Options
 from octavo.server.gate import Ticket
 from octavo.server.openai.job import Job, Piece, failure
-from octavo.server.openai.types import GenerateRequest, ResponseFormat
+from octavo.server.openai.types import GenerateRequest, RepetitionDetection, ResponseFormat
 from octavo.server.service import Service
 
 # fields that change what is drawn, and the values at which they do not
@@ -30,6 +30,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "allowed_token_ids": (),
     "bad_words": ([],),
+    "vllm_xargs": ({},),
+    "repetition_detection": (RepetitionDetection(), RepetitionDetection(0)),
     "prompt_logprobs": (False,),
     "response_format": (ResponseFormat("text"),),
     "structured_outputs": (),

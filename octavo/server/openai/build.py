@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
 from octavo.core.errors import UserError
@@ -46,13 +47,17 @@ def scores_prompt(body: CompletionRequest | ChatRequest) -> bool:
 
 
 def sampling(
-    service: Service, body: CompletionRequest | ChatRequest, logprobs: int | None, max_tokens: int | None
+    service: Service,
+    body: CompletionRequest | ChatRequest,
+    logprobs: int | None,
+    max_tokens: int | None,
+    **more: Any,
 ) -> SamplingParams:
-    """The body's sampling fields over the model's defaults."""
+    """The body's sampling fields, and `more` of its route, over the model's defaults."""
     given: dict[str, Any] = {name: getattr(body, name) for name in _SAMPLING}
     if body.use_beam_search:
         given["temperature"] = 1.0  # n answers, which are scored and not drawn
-    tokenised = service.builder.tokenizer is not None
+    tokenised, circles = service.builder.tokenizer is not None, body.repetition_detection
     return service.builder.params(
         {
             **given,
@@ -60,6 +65,9 @@ def sampling(
             "max_tokens": max_tokens,
             "detokenize": tokenised,
             "structured_outputs": constraint(body),
+            "extra_args": body.vllm_xargs,
+            "repetition_detection": msgspec.structs.asdict(circles) if circles else None,
+            **more,
         }
     )
 

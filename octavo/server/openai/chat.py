@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from octavo.core.errors import UserError
+from octavo.core.errors import Unsupported, UserError
 from octavo.front import speech
 from octavo.front.answer import Chunk
 from octavo.front.prompt import ChatOptions
@@ -82,7 +82,8 @@ async def begin(
     use = tools.use_of(body)
     plan = speech.plan(service.formats, use)
     with build.renaming(_names(body)):
-        params = build.sampling(service, body, _alternatives(body), most)
+        named = _named(body)
+        params = build.sampling(service, body, _alternatives(body), most, logprob_token_ids=named)
     constrained = tools.constrain(params, plan, use)
     if body.skip_special_tokens is None and service.formats.special and not plan.plain:
         params.skip_special_tokens = False
@@ -124,7 +125,7 @@ async def tokenised(service: Service, body: ChatRequest) -> tuple[int, ...]:
 
 def _names(body: ChatRequest, constrained: bool = False) -> dict[str, str]:
     """What parameters are called on this route."""
-    names = {"logprobs": "top_logprobs", **tools.names(body, constrained)}
+    names = {"logprobs": "top_logprobs", "extra_args": "vllm_xargs", **tools.names(body, constrained)}
     return names if body.max_completion_tokens is None else {**names, "max_tokens": "max_completion_tokens"}
 
 
@@ -160,12 +161,26 @@ def _length(part: Any) -> int:
 
 
 def _alternatives(body: ChatRequest) -> int | None:
-    """logprobs says whether, top_logprobs how many besides the sampled token."""
+    """logprobs says whether, top_logprobs how many besides the sampled token, unless some are named."""
     if body.logprobs:
-        return body.top_logprobs or 0
+        return None if body.logprob_token_ids else body.top_logprobs or 0
     if body.top_logprobs:
         raise UserError("top_logprobs needs logprobs", hint="set logprobs to true", field="top_logprobs")
     return None
+
+
+def _named(body: ChatRequest) -> list[int] | None:
+    """Tokens whose log-probabilities are told in place of the likeliest."""
+    if not body.logprob_token_ids:
+        return None
+    if not body.logprobs:
+        hint = "set logprobs to true"
+        raise UserError("logprob_token_ids needs logprobs", hint=hint, field="logprob_token_ids")
+    if body.use_beam_search:
+        hint = "leave it out, or set use_beam_search to false"
+        what = "logprob_token_ids is not available in a beam search"
+        raise Unsupported(what, hint=hint, field="logprob_token_ids")
+    return body.logprob_token_ids
 
 
 class ChatWriter:
@@ -245,7 +260,7 @@ class ChatWriter:
         blank = self._plan.plain and not chunk.finish_reason
         choice = ChatChunkChoice(chunk.index, tools.delta(said, blank), None, said.finish)
         if self._body.logprobs:
-            most = self._body.top_logprobs or 0
+            most = -1 if self._body.logprob_token_ids else self._body.top_logprobs or 0
             choice.logprobs = chat_logprobs(chunk.logprobs or (), most, self._names)
         if chunk.finish_reason is not None:
             choice.stop_reason = chunk.stop_reason

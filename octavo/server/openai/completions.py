@@ -51,7 +51,7 @@ async def create(service: Service, request: Request) -> Response:
     prompts = split(body.prompt)
     prompt_only = body.max_tokens == 0
     most = None if prompt_only else _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    names = {"prompt_token_ids": "prompt", **constraint.names(body)}
+    names = {"prompt_token_ids": "prompt", "extra_args": "vllm_xargs", **constraint.names(body)}
     with build.renaming(names):
         params = build.sampling(service, body, body.logprobs, most)
     if body.echo and body.logprobs is not None:

@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from octavo.core.errors import EngineError, Fault, UserError
 from octavo.front.answer import Chunk
-from octavo.front.outputs import Logprob
+from octavo.front.logprobs import Logprob
 from octavo.front.prepared import Prepared
 from octavo.observe.meter import RequestMeter
 from octavo.server.gate import Ticket

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from octavo.front.outputs import Logprob
+from octavo.front.logprobs import Logprob
 from octavo.server.openai.types import (
     ChatLogprobs,
     CompletionLogprobs,

@@ -22,9 +22,7 @@ class Refusal(NamedTuple):
 REFUSED: dict[str, Refusal] = {
     "best_of": Refusal((1,), hint="use n"),
     "logits_processors": Refusal(([],)),
-    "repetition_detection": Refusal(),
     "kv_transfer_params": Refusal(({},)),
-    "vllm_xargs": Refusal(({},)),
     "mm_processor_kwargs": Refusal(({},), hint="only text is available"),
     "prompt_embeds": Refusal(hint="send prompt as text or token ids"),
     "functions": Refusal(([],), hint="use tools"),

@@ -38,6 +38,14 @@ class ResponseFormat(msgspec.Struct, frozen=True):
     format: dict[str, Any] | None = None
 
 
+class RepetitionDetection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer ends when its last tokens are one pattern so many times."""
+
+    max_pattern_size: int | None = None
+    min_pattern_size: int | None = None
+    min_count: int | None = None
+
+
 class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Exactly one of the first six (octavo.StructuredOutputsParams)."""
 
@@ -79,6 +87,8 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     thinking_token_budget: int | None = None
+    repetition_detection: RepetitionDetection | None = None
+    vllm_xargs: dict[str, Any] | None = None  # extra_args of SamplingParams
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     # the form of the answer; the guided fields are deprecated
@@ -107,9 +117,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     # known elsewhere, refused here unless neutral (see refused.py)
     best_of: Any = None
     logits_processors: Any = None
-    repetition_detection: Any = None
     kv_transfer_params: Any = None
-    vllm_xargs: Any = None
     mm_processor_kwargs: Any = None
 
 
@@ -199,6 +207,7 @@ class ChatRequest(GenerateRequest, kw_only=True):
     messages: Messages
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    logprob_token_ids: list[int] | None = None
     max_completion_tokens: int | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None

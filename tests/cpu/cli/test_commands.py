@@ -36,6 +36,22 @@ def test_doctor_reports_what_does_not_fit(default_model, capsys):
     assert status == 1 and "--kv-cache-memory-bytes" in found["model"]["hint"]
 
 
+@pytest.mark.parametrize(
+    "words, formats, why",
+    [
+        (("--dtype", "bfloat16"), "BF16", "--quantization gguf"),
+        (("--quantization", "gguf"), "Q4_1, Q8_0", "the file's own blocks"),
+        (("--quantization", "int8"), "Q4_1, Q8_0", "more than 8 bits"),
+        (("--dtype", "float32"), "F32", "dtype was given"),
+    ],
+)
+def test_doctor_says_how_weights_are_kept(default_model, capsys, words, formats, why):
+    _, found = examined(capsys, *words)
+    decided = {row["field"]: row for row in found["model"]["decisions"]}
+    assert decided["weights"]["value"] == formats and why in decided["weights"]["why"]
+    assert decided["cpu_threads"]["why"] and decided["weight_pages"]["why"]
+
+
 def test_doctor_without_a_cached_model_fetches_nothing(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
     status, found = examined(capsys)

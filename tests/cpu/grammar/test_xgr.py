@@ -15,9 +15,12 @@ from octavo.front.structured import Grammars, StructuredOutputsParams
 from octavo.grammar import choose
 from octavo.grammar.xgr import XGrammarBackend, XGrammarMatcher, problem
 from octavo.grammar.xgr_schema import unheld
+from octavo.parsers.machine import ToolChoice
 from tests.e2e.schemas import WRITTEN, made
 from tests.suite import load
 from tests.unit.grammar.small import END, SPECIAL, VOCABULARY, allowed, fits
+from tests.unit.parsers import test_markup_form as markup
+from tests.unit.parsers.driving import maker
 
 BACKEND = XGrammarBackend(VOCABULARY)
 # \S there is of ASCII; $ref into "examples" is not found, which is an error of its own
@@ -40,6 +43,19 @@ def test_no_invalid_document_of_the_suite_fits():
             assert not fits(one, json.dumps(document, ensure_ascii=False)) or case.about in KNOWN, case
         fitting += any(fits(one, json.dumps(document, ensure_ascii=False)) for document in case.valid)
     assert held > 40 and fitting > 0.7 * held
+
+
+@pytest.mark.parametrize("name", ["qwen3_coder", "glm45", "kimi_k2"])
+def test_calls_are_held_as_by_guidance(name):
+    """Where it reads them as a structural tag like any other."""
+    for mode, tools in (("auto", markup.TOOLS), ("required", markup.TOOLS[:2])):
+        spec = maker(name)().constraint(tools, ToolChoice(mode))
+        assert problem(spec) is None
+    if name in markup.LAYOUT:
+        one = matcher(spec.kind, spec.text)
+        assert fits(one, markup.written(name, "weather", **markup.GOOD))
+        assert fits(one, markup.written(name, "weather_now"))
+        assert not fits(one, markup.written(name, "weather", city="a", days="17", unit="C"))
 
 
 def test_whatever_its_masks_allow_validates():

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from octavo.config import env
+from octavo.ops.cpu.build import find_compiler
 from octavo.ops.cpu.build import library as build_library
 from octavo.ops.cpu.find import find_library
-from octavo.ops.cpu.lib import LEVELS, Engine, Library
+from octavo.ops.cpu.lib import Engine, Library
+from tests.cpu.native.remote.calls import RemoteLibrary, compile_server
+
+_LIBRARY = pytest.StashKey[Library]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--native-flags", default="", help="compiler flags for a library of its own (sanitizers)"
     )
+    parser.addoption(
+        "--native-server",
+        default="",
+        help="command of a library in another process (remote/): serve LIBRARY, behind an emulator perhaps",
+    )
+
+
+def library_of(config: pytest.Config) -> Library:
+    """Of this run: in another process, of other flags, or the one Octavo uses here."""
+    if _LIBRARY not in config.stash:
+        if command := config.getoption("--native-server", ""):
+            config.stash[_LIBRARY] = RemoteLibrary(shlex.split(command))
+        else:
+            found = find_library()
+            assert isinstance(found, Library), f"no native library: {found}"
+            config.stash[_LIBRARY] = found
+    return config.stash[_LIBRARY]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Levels of this CPU (or of the emulated one): what it cannot run is no test that was left out."""
+    for fixture in {"engine", "guarded_engine"} & set(metafunc.fixturenames):
+        levels = library_of(metafunc.config).levels
+        metafunc.parametrize(fixture, levels, indirect=True, scope="session")
 
 
 @pytest.fixture(autouse=True)
@@ -27,19 +57,32 @@ def _same_numbers() -> None:
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
     if flags := request.config.getoption("--native-flags", ""):
         return Library(build_library(tmp_path_factory.mktemp("native"), extra=flags.split()))
-    found = find_library()
-    if isinstance(found, str):
-        pytest.skip(f"no native library: {found}")
-    return found
+    return library_of(request.config)
 
 
-def levels_here() -> tuple[str, ...]:
-    """Those of this CPU: what it cannot run is no test that was left out."""
-    found = find_library()
-    return () if isinstance(found, str) else LEVELS[: LEVELS.index(found.level) + 1]
+@pytest.fixture(scope="session")
+def guarded(
+    request: pytest.FixtureRequest, library: Library, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Library]:
+    """The library in a process where every buffer ends at a page that nobody may touch."""
+    options = request.config.getoption
+    if options("--native-flags", "") or options("--native-server", ""):
+        yield library  # a sanitizer looks, or it is such a process already
+        return
+    server = compile_server(find_compiler(), tmp_path_factory.mktemp("guarded"))
+    served = RemoteLibrary([str(server), str(build_library(env.octavo_home() / "native"))])
+    yield served
+    served.close()
 
 
-@pytest.fixture(scope="session", params=levels_here())
+@pytest.fixture(scope="session")
+def guarded_engine(request: pytest.FixtureRequest, guarded: Library) -> Iterator[Engine]:
+    made = Engine(guarded, 2, request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest, library: Library) -> Iterator[Engine]:
     made = Engine(library, 2, request.param)
     yield made

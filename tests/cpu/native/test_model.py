@@ -17,16 +17,17 @@ from octavo.checkpoint.dummy import DummyCheckpoint
 from octavo.checkpoint.load import load_model
 from octavo.core.hf_config import HFConfig
 from octavo.models.blocks import Decoder
-from octavo.models.native import NativeDecoder, Storage, refused, weight_bytes
+from octavo.models.native import NativeDecoder, refused
+from octavo.models.packed import Storage, weight_bytes
 from octavo.models.registry import MODELS, build
 from octavo.nn.attention import prepare
 from octavo.nn.build import Build
 from octavo.nn.forward import Forward, GroupInputs, HostBounds
-from octavo.nn.protocols import AttentionBackend, Model
+from octavo.nn.protocols import AttentionBackend, Checkpoint, Model
 from octavo.ops.cpu.lib import Engine, Library
 from octavo.quant.none import Plain
 
-PAGE, PAGES = 16, 40
+PAGE, PAGES = 16, 70
 BASE = dict(
     vocab_size=300, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
     intermediate_size=80, rms_norm_eps=1e-5, max_position_embeddings=512, hidden_act="silu",
@@ -49,16 +50,16 @@ class Big(DummyCheckpoint):
         into.copy_(wide * 100 + (1.0 if "norm" in name else 0.0))
 
 
-def config(name: str, tmp_path: Path) -> HFConfig:
+def config(name: str, tmp_path: Path, **changes: Any) -> HFConfig:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**BASE, **CONFIGS[name]}))
+    path.write_text(json.dumps({**BASE, **CONFIGS[name], **changes}))
     return HFConfig.load(path)
 
 
-def torch_model(hf: HFConfig, backend: AttentionBackend) -> Decoder:
+def torch_model(hf: HFConfig, backend: AttentionBackend, checkpoint: Checkpoint | None = None) -> Decoder:
     b = Build.root({}, dtype=torch.float32, backend=backend, quant=Plain())
     model = build(hf, b)
-    load_model(Big(hf), b)
+    load_model(checkpoint or Big(hf), b)
     return model
 
 
@@ -69,10 +70,13 @@ def native_model(
     engine: Engine,
     storage: Storage,
     cache: torch.dtype = torch.float32,
+    checkpoint: Checkpoint | None = None,
 ) -> NativeDecoder:
     spec = MODELS.get(hf.architecture).read(hf)
     assert refused(MODELS.get(hf.architecture), spec, cache, PAGE) is None
-    return NativeDecoder(spec, specs, Big(hf), library, engine, page=PAGE, cache=cache, storage=storage)
+    return NativeDecoder(
+        spec, specs, checkpoint or Big(hf), library, engine, page=PAGE, cache=cache, storage=storage
+    )
 
 
 def inputs(model: Model, caches: dict[str, Tensor], rows: list[tuple[list[int], int, list[int]]]) -> Forward:
@@ -81,7 +85,7 @@ def inputs(model: Model, caches: dict[str, Tensor], rows: list[tuple[list[int], 
     positions: list[int] = []
     slots: list[int] = []
     starts = [0]
-    tables = torch.zeros(len(rows), 20, dtype=torch.int32)
+    tables = torch.zeros(len(rows), max(20, *(len(pages) for _, _, pages in rows)), dtype=torch.int32)
     for i, (ids, start, pages) in enumerate(rows):
         tokens += ids
         at = range(start, start + len(ids))
@@ -138,27 +142,35 @@ def test_native_attention_serves_torch_models(name: str, tmp_path: Path, engine:
         )
 
 
-@pytest.mark.parametrize("storage, error", [(Storage(torch.bfloat16), 0.02), (Storage(int8=True), 0.05)])
+@pytest.mark.parametrize(
+    "storage, cache, error",
+    [
+        (Storage(torch.bfloat16), torch.bfloat16, 0.02),
+        (Storage(int8=True), torch.bfloat16, 0.05),
+        (Storage(torch.float32), torch.int8, 0.02),
+    ],
+)
 def test_narrow_storage_stays_close(
-    storage: Storage, error: float, tmp_path: Path, library: Library, engine: Engine
+    storage: Storage, cache: torch.dtype, error: float, tmp_path: Path, library: Library, engine: Engine
 ) -> None:
-    hf, backend = config("llama", tmp_path), NativeAttention(engine, torch.bfloat16, PAGE)
+    hf, backend = config("llama", tmp_path), NativeAttention(engine, cache, PAGE)
     reference = torch_model(hf, TorchRef())
-    native = native_model(hf, reference.cache_specs, library, engine, storage, torch.bfloat16)
+    native = native_model(hf, reference.cache_specs, library, engine, storage, cache)
     want = run(reference, TorchRef(), caches_of(reference, TorchRef()), ROWS)
-    got = run(native, backend, caches_of(native, backend, torch.bfloat16), ROWS)
-    assert float((got - want).norm() / want.norm()) < error
+    got = run(native, backend, caches_of(native, backend, cache), ROWS)
+    assert 0.0 < float((got - want).norm() / want.norm()) < error
 
 
+@pytest.mark.parametrize("cache", [torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("storage", [Storage(torch.float32), Storage(torch.bfloat16), Storage(int8=True)])
 def test_logits_do_not_depend_on_cut_or_company(
-    storage: Storage, tmp_path: Path, library: Library, engine: Engine
+    storage: Storage, cache: torch.dtype, tmp_path: Path, library: Library, engine: Engine
 ) -> None:
-    hf, backend = config("llama", tmp_path), NativeAttention(engine, torch.bfloat16, PAGE)
+    hf, backend = config("llama", tmp_path), NativeAttention(engine, cache, PAGE)
     specs = torch_model(hf, TorchRef()).cache_specs
-    native = native_model(hf, specs, library, engine, storage, torch.bfloat16)
+    native = native_model(hf, specs, library, engine, storage, cache)
     ids, pages = [(7 * i) % 300 for i in range(130)], list(range(20, 29))
-    fresh: Callable[[], dict[str, Tensor]] = lambda: caches_of(native, backend, torch.bfloat16)  # noqa: E731
+    fresh: Callable[[], dict[str, Tensor]] = lambda: caches_of(native, backend, cache)  # noqa: E731
     whole = run(native, backend, fresh(), [(ids, 0, pages)])
     for cut in (1, 7, 16):
         caches, parts = fresh(), []

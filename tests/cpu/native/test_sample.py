@@ -138,7 +138,7 @@ def test_the_sampler_s_tokens_do_not_depend_on_the_library(engine):
     logits = logits_of(len(rows.slot), 97)
     logits[3], logits[-1] = -np.inf, np.nan
     tokens = []
-    for sampler in (Sampler(64), Sampler(64, engine)):
+    for sampler in (Sampler(64), Sampler(64, engine=engine)):
         for a in admissions:
             sampler.admit(a)
         tokens.append(sampler.sample(logits.copy(), rows).tolist())
@@ -146,7 +146,7 @@ def test_the_sampler_s_tokens_do_not_depend_on_the_library(engine):
 
 
 def test_a_slot_s_next_request_inherits_nothing(engine):
-    sampler, plain = Sampler(64, engine), Sampler(64)
+    sampler, plain = Sampler(64, engine=engine), Sampler(64)
     first = admission(3, (1, 2), 2, temperature=0.4, top_k=3, top_p=0.5, min_p=0.2, repetition_penalty=2.0)
     sampler.admit(first)
     sampler.release(3)

@@ -8,6 +8,7 @@ import pytest
 
 from octavo import LLM, SamplingParams
 from octavo.core.errors import ArtefactError, NotFound, Unsupported, UserError
+from octavo.front.logprobs import FlatLogprobs
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 FRANCE = "The capital of France is"
@@ -124,6 +125,41 @@ def test_log_probabilities(llm):
     assert [
         id in row for id, row in zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
     ] == [True] * (len(output.prompt_token_ids) - 1)
+
+
+def test_named_tokens_have_the_log_probabilities_they_have_among_the_likeliest(llm):
+    many = SamplingParams(temperature=0, max_tokens=5, logprobs=20)
+    (whole,) = llm.generate(FRANCE, many, use_tqdm=False)[0].outputs
+    named = sorted({id for row in whole.logprobs for id in row})[:40]
+    asked = SamplingParams(temperature=0, max_tokens=5, logprob_token_ids=[*named, named[0]])
+    (one,) = llm.generate(FRANCE, asked, use_tqdm=False)[0].outputs
+    assert one.token_ids == whole.token_ids
+    assert one.cumulative_logprob == pytest.approx(whole.cumulative_logprob, abs=1e-4)
+    met = 0
+    for id, row, likeliest in zip(one.token_ids, one.logprobs, whole.logprobs, strict=True):
+        assert list(row) == list(dict.fromkeys((id, *named)))
+        for shared in row.keys() & likeliest.keys():
+            met += 1
+            assert row[shared].rank == likeliest[shared].rank
+            assert row[shared].logprob == pytest.approx(likeliest[shared].logprob, abs=1e-4)
+            assert row[shared].decoded_token == likeliest[shared].decoded_token
+    assert met > 20
+    with pytest.raises(UserError) as caught:
+        llm.generate(FRANCE, SamplingParams(logprob_token_ids=[1, 10**6]), use_tqdm=False)
+    assert caught.value.field == "logprob_token_ids[1]"
+
+
+def test_flat_log_probabilities(llm):
+    def told(flat):
+        asked = SamplingParams(temperature=0, max_tokens=4, logprobs=2, prompt_logprobs=1, flat_logprobs=flat)
+        return llm.generate(FRANCE, asked, use_tqdm=False)[0]
+
+    plain, flat = told(False), told(True)
+    assert isinstance(flat.outputs[0].logprobs, FlatLogprobs)
+    assert list(flat.outputs[0].logprobs) == plain.outputs[0].logprobs
+    assert isinstance(flat.prompt_logprobs, FlatLogprobs)
+    assert [row or None for row in flat.prompt_logprobs] == plain.prompt_logprobs
+    assert len(flat.outputs[0].logprobs.token_ids) == sum(map(len, plain.outputs[0].logprobs))
 
 
 def test_equal_beginnings_are_computed_once(llm):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from octavo.nn.activation import GATED
+from octavo.nn.activation import GATE_NAMES
 from octavo.ops import activation, attention, basic, cache, matmul, norm, rope
 from octavo.ops.op import Op, op
 
@@ -48,7 +48,7 @@ def test_gated_activations(name: str, act: object) -> None:
     x = torch.randn(4, 20) * 3
     kept = x.clone()
     wide = x.double()
-    close(activation.GATES[GATED[name]](x), act(wide[:, :10]) * wide[:, 10:])  # type: ignore[operator]
+    close(activation.GATES[GATE_NAMES[name]](x), act(wide[:, :10]) * wide[:, 10:])  # type: ignore[operator]
     assert torch.equal(x, kept), "an op leaves its input alone"
 
 

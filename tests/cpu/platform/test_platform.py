@@ -100,8 +100,12 @@ def test_threads_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
     before = torch.get_num_threads()
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        assert cpu.use_threads(cpu.cpu_facts(tmp_path)) == 1 == torch.get_num_threads()
+        assert cpu.use_threads(cpu.cpu_facts(tmp_path)) == (1, "OMP_NUM_THREADS")
+        assert torch.get_num_threads() == 1
+        assert cpu.use_threads(cpu.cpu_facts(tmp_path), 3)[0] == 3 == torch.get_num_threads()
+        monkeypatch.setenv("OMP_NUM_THREADS", "5000")
+        assert cpu.use_threads(cpu.cpu_facts(tmp_path))[0] == cpu.usable_cores(None)
         monkeypatch.setenv("OMP_NUM_THREADS", "many")
-        assert cpu.use_threads(cpu.cpu_facts(tmp_path)) == cpu.usable_cores(None)
+        assert cpu.use_threads(cpu.cpu_facts(tmp_path))[0] == cpu.usable_cores(None)
     finally:
         torch.set_num_threads(before)

@@ -165,6 +165,9 @@ def test_who_may_have_it() -> None:
         choose_quantization(config_of(quant_method="fp8"), {}, None, CPU)
     with pytest.raises(Unsupported, match="scale a block"):
         choose_quantization(config_of(quant_method="fp8", weight_block_size=[128, 128]), {}, None, GPU)
+    with pytest.raises(Unsupported) as refused:
+        choose_quantization(config_of(), {}, "fp8", CPU)
+    assert "--quantization int8" in refused.value.hint
     older = Platform(kind="cuda", name="A100", cores=1, memory_total=1, memory_free=1, features=("sm80",))
     assert "8.9" in str(why_not_fp8(older)) and why_not_fp8(GPU) is None
 

@@ -245,6 +245,32 @@ def test_logprobs_are_the_models_own():
     assert step.logprobs[0][1][0].token == 9
 
 
+def test_logprobs_of_named_tokens():
+    """Each row those it names, before any stage; a neighbour's alternatives are its own."""
+    r = rig()
+    named = Sampling(
+        temperature=0.0, max_tokens=4, logprobs=0, logprob_token_ids=(5, 50, 9), logit_bias=((9, 50.0),)
+    )
+    others = Sampling(temperature=0.0, max_tokens=4, logprobs=0, logprob_token_ids=(1,))
+    plain = Sampling(temperature=0.0, max_tokens=4, logprobs=2)
+    step = r.step(
+        Work(0, 0, 11, 0, 1), Work(1, 0, 5, 0, 1), Work(2, 0, 5, 0, 1),
+        admit=(
+            admission(0, PROMPT, sampling=named), admission(1, OTHER, sampling=others),
+            admission(2, OTHER, sampling=plain),
+        ),
+    )  # fmt: skip
+    assert [row for row, _ in step.logprobs] == [0, 1, 2]
+    (first,), (second,), (third,) = (entries for _, entries in step.logprobs)
+    for entry, prompt in ((first, PROMPT), (second, OTHER)):
+        raw = torch.from_numpy(whole_logits(r.model, r.backend, prompt)[-1]).log_softmax(-1)
+        ids = list(entry.top_ids)
+        assert list(entry.top_logprobs) == pytest.approx(raw[ids].tolist(), abs=1e-4)
+        assert list(entry.top_ranks) == [1 + int((raw > raw[id]).sum()) for id in ids]
+    assert (first.token, first.top_ids, second.top_ids) == (9, (5, 50, 9), (1,))
+    assert len(third.top_ids) == 2 and third.top_ranks == ()
+
+
 def test_logprobs_of_accepted_drafts():
     r = rig()
     want = greedy_decode(r.model, r.backend, PROMPT, 4)

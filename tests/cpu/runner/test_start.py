@@ -57,7 +57,7 @@ def test_ready_leaves_nothing_open(files):
     assert ready.cache.page_bytes == 2 * 4 * 2 * 2 * 8 * 4
     assert ready.facts.vocab_size == CONFIG["vocab_size"]
     assert list(dict.fromkeys(stages)) == ["plan", "weights", "warm-up"]
-    assert {"attention", "max_model_len", "threads"} <= {d.field for d in ready.decisions}
+    assert {"attention", "max_model_len", "cpu_threads"} <= {d.field for d in ready.decisions}
     assert protocol.call("memory", {})[-1][0] == "total" == ready.memory[-1].name
     with pytest.raises(NotFound, match="memory"):
         protocol.call("memorise", {})

@@ -27,9 +27,26 @@ def test_scores_equal_torch(alternatives):
     assert got.rank[0] == 1
 
 
+@pytest.mark.parametrize("ids", [(7,), (999, 0, 5, 500), tuple(range(1000))])
+def test_named_tokens_equal_torch(ids):
+    logits = logits_of(9, 1000, 4, 5.0)
+    logits[3, ::2] = -np.inf
+    tokens = np.random.default_rng(0).integers(0, 500, 9) * 2 + 1
+    got = score(logits, tokens, 0, ids)
+    plain = score(logits, tokens, 0)
+    assert (got.logprob == plain.logprob).all() and (got.rank == plain.rank).all()
+    want = torch.log_softmax(torch.from_numpy(logits).double(), -1).numpy()
+    assert got.top_ids.tolist() == [list(ids)] * 9
+    np.testing.assert_allclose(got.top_logprobs, want[:, list(ids)], atol=1e-5)
+    for i in range(9):
+        assert got.top_ranks[i].tolist() == [1 + (logits[i] > logits[i, id]).sum() for id in ids]
+
+
 def test_equal_tokens_share_a_rank():
     logits = np.zeros((1, 10), np.float32)
     logits[0, 3] = 1
     got = score(np.repeat(logits, 3, 0), np.array([3, 0, 9]), 4)
     assert got.rank.tolist() == [1, 2, 2]
     assert got.top_ids[0].tolist() == [3, 0, 1, 2]
+    named = score(logits, np.array([3]), 0, (9, 3, 0))
+    assert named.top_ranks[0].tolist() == [2, 1, 2]

@@ -103,6 +103,20 @@ def test_cache_clear_leaves_other_programs_files(caches):
     assert cache.entries() == []
 
 
+def test_packed_weights_are_listed_and_cleared(caches, capsys):
+    folder = caches / "o" / "packed"
+    folder.mkdir()
+    for name in ("mine-0123", "other-4567"):
+        (folder / f"{name}.pack").write_bytes(b"x" * 3_000_000)
+    cache.run(["list"])
+    shown = capsys.readouterr().out
+    assert "mine-0123" in shown and "other-4567" in shown and "3.0 MB" in shown
+    cache.run(["clear", "mine-0123", "--yes"])
+    assert [entry.name for entry in cache.entries()] == ["a/b", "mine", "other-4567"]
+    cache.run(["clear", "--yes"])
+    assert [entry.name for entry in cache.entries()] == ["a/b"] and not list(folder.iterdir())
+
+
 def test_cache_clear_asks(caches, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with pytest.raises(UserError, match="--yes"):

@@ -39,6 +39,15 @@ def found(**more):
     return show.facts(EngineConfig(), FILES, ready(), "tiny", "http://127.0.0.1:8000", 99) | more
 
 
+def test_the_summary_says_how_a_cpu_keeps_weights():
+    made = (Decision("weights", "Q8_0", "as asked"), Decision("weight_pages", "shared", "one copy"))
+    started = msgspec.structs.replace(ready(), decisions=made)
+    told = show.facts(EngineConfig(), FILES, started, "tiny", "http://127.0.0.1:8000", 99)
+    assert (told["weights"], told["weight_pages"]) == ("Q8_0: as asked", "shared: one copy")
+    text = show.summary(told)
+    assert "Q8_0: as asked" in text and "shared: one copy" in text and "threads" not in text
+
+
 def test_the_summary_names_what_matters():
     text = show.summary(found())
     for word in ("tiny", "LlamaForCausalLM", "float32", "torch", "100 blocks = 1,600 tokens", "101 MiB", "2,048 tokens",

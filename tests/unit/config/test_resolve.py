@@ -63,6 +63,17 @@ def test_dtype(asked, value):
     assert ("dtype" in why) == (asked == "auto")
 
 
+@pytest.mark.parametrize(
+    ("kind", "asked", "instead"), [("cpu", "fp8", "int8"), ("cpu", "fp8_e4m3", "int8"), ("cuda", "int8", "fp8_e4m3")]
+)  # fmt: skip
+def test_an_eight_bit_cache_is_another_one_on_each_device(kind, asked, instead):
+    with pytest.raises(UserError) as refused:
+        decide(platform(kind), kv_cache_dtype=asked)
+    assert refused.value.field == "kv_cache_dtype"
+    assert f"no such cache on {kind}" in refused.value.message and f"use {instead} " in refused.value.hint
+    assert decide(platform(kind), kv_cache_dtype=instead)[0].kv_dtype == instead
+
+
 def test_what_is_asked_for_is_kept():
     resolved, why = decide(
         max_model_len=100, max_num_seqs=3, max_num_batched_tokens=77, kv_cache_dtype="bfloat16", load_format="dummy",
@@ -100,6 +111,20 @@ def test_settings_without_effect_are_named(setting, field):
     made = decide(**setting)[1][field]
     assert made.idle and made.why
     assert field not in decide()[1]
+
+
+def test_settings_of_a_cpu_are_idle_on_a_gpu():
+    for setting in (dict(cpu_threads=2), dict(cpu_level="avx2"), dict(weight_pages="shared")):
+        [field] = setting
+        assert decide(platform("cuda"), **setting)[1][field].idle
+        assert field not in decide(platform("cuda"))[1] and field not in decide(**setting)[1]
+
+
+def test_own_blocks_need_a_gguf_file():
+    assert decide(weights="gguf", quantization="gguf")
+    with pytest.raises(UserError, match="safetensors") as refused:
+        decide(quantization="gguf")
+    assert (refused.value.field, ".gguf" in refused.value.hint) == ("quantization", True)
 
 
 BROKEN = [

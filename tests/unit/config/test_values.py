@@ -52,6 +52,14 @@ def test_what_is_no_size(text):
         ("model", 7, "text"),
         ("max_model_len", -5, "at least 1"),
         ("kv_cache_memory_bytes", "lots", "2GiB"),
+        ("cpu_threads", 0, "from 1 to 1024"),
+        ("cpu_threads", 2.5, "whole number"),
+        ("cpu_threads", 1025, "from 1 to 1024"),
+        ("cpu_level", 2, "text"),
+        ("weight_pages", "share", "did you mean shared?"),
+        ("weight_cache_bytes", -1, "at least 0"),
+        ("weight_cache_bytes", "much", "2GiB"),
+        ("quantization", "int4", "did you mean int8?"),
     ],
 )
 def test_a_bad_value_names_flag_and_limit(name, value, wanted):

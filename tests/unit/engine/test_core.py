@@ -155,6 +155,13 @@ def test_process_loop(core):
     assert set(box.waits) == {0.0, 5.0}  # busy: never waits
 
 
+def test_an_idle_core_gives_memory_back_once(core):
+    box = Box([], [], [Add((request("a"),))], [], [], [Add((request("b"),))], [])
+    asleep: list[int] = []
+    run(core, box, beat=5.0, rest=lambda: asleep.append(len(box._batches)))
+    assert asleep == [3, 0]  # not before there was work, and not again before there is more
+
+
 def test_failures_are_typed():
     letter = failure(Fault("broken", hint="mend it", field="f"))
     assert (letter.kind, letter.message, letter.hint, letter.field) == ("Fault", "broken", "mend it", "f")

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from octavo.core.events import Timeline
-from octavo.core.request import Delta, Finish
+from octavo.core.request import Delta, Finish, PositionLogprobs
 from octavo.front.answer import Answer
 from octavo.front.collect import Collector
-from octavo.front.outputs import CompletionOutput, Logprob, RequestOutput
+from octavo.front.logprobs import FlatLogprobs, Logprob
+from octavo.front.outputs import CompletionOutput, RequestOutput
 from octavo.front.params import RequestOutputKind, SamplingParams
 from tests.unit.front.scenes import TOKENIZER, Script, builder
 
@@ -133,6 +134,81 @@ def test_log_probabilities_are_named():
     assert next(iter(one.logprobs[0])) == IDS[0]
     assert output.prompt_logprobs[0] is None
     assert [next(iter(row)) for row in output.prompt_logprobs[1:]] == list(prepared.token_ids[1:])
+
+
+def test_named_tokens_have_ranks_of_their_own():
+    prepared = prepare(SamplingParams(max_tokens=50, logprob_token_ids=[9, 7, IDS[0]]))
+    score = PositionLogprobs(IDS[0], -1.5, 2, (9, 7, IDS[0]), (-9.0, -0.5, -1.5), (40, 1, 2))
+    delta = Delta(id=prepared.requests[0].id, tokens=IDS[:1], logprobs=(score,), finish=Finish.LENGTH)
+    (row,) = fold(prepared, [delta])[0].outputs[0].logprobs
+    assert [(id, one.logprob, one.rank) for id, one in row.items()] == [
+        (IDS[0], -1.5, 2),
+        (9, -9.0, 40),
+        (7, -0.5, 1),
+    ]
+
+
+@pytest.mark.parametrize("kind", list(RequestOutputKind))
+def test_flat_scores_read_as_the_others(kind):
+    def told(flat):
+        asked = SamplingParams(max_tokens=50, logprobs=2, prompt_logprobs=2, flat_logprobs=flat)
+        prepared = prepare(asked)
+        answer, collector = Answer(prepared, TOKENIZER), Collector(prepared, kind)
+        chunks = [chunk for delta in said(prepared, Script(IDS)) if (chunk := answer.feed(delta))]
+        return [output for chunk in chunks if (output := collector.add(chunk)) is not None]
+
+    plain, flat = told(False), told(True)
+    assert len(plain) == len(flat) > 0
+    for one, other in zip(plain, flat, strict=True):
+        assert isinstance(other.outputs[0].logprobs, FlatLogprobs)
+        assert list(other.outputs[0].logprobs) == one.outputs[0].logprobs
+        assert other.outputs[0].cumulative_logprob == one.outputs[0].cumulative_logprob
+        assert isinstance(other.prompt_logprobs, FlatLogprobs)
+        assert [row or None for row in other.prompt_logprobs] == one.prompt_logprobs
+    merged = flat[0]
+    for later in flat[1:]:
+        merged.add(later, aggregate=kind is RequestOutputKind.DELTA)
+    assert isinstance(merged.outputs[0].logprobs, FlatLogprobs) and len(merged.outputs[0].logprobs) == len(
+        IDS
+    )
+
+
+CIRCLES = [
+    # tokens, sizes and count, where it ends
+    ([5, 6, 7, 7, 7, 7], (1, 1, 3), 5),
+    ([5, 6, 5, 6, 5, 6, 5], (1, 2, 3), 6),
+    ([5, 6, 5, 6, 5, 6, 5], (3, 5, 2), None),
+    ([9, 5, 6, 7, 5, 6, 7, 8], (1, 3, 2), 7),
+    ([5, 5, 5, 5], (2, 2, 2), 4),
+    ([5, 6, 7, 8, 9], (1, 5, 2), None),
+    ([5, 5, 5], (0, 0, 2), None),
+]
+
+
+@pytest.mark.parametrize(("ids", "sizes", "ends"), CIRCLES)
+def test_an_answer_that_goes_round_in_circles_ends(ids, sizes, ends):
+    low, high, count = sizes
+    asked = {"min_pattern_size": low, "max_pattern_size": high, "min_count": count}
+    for step in range(1, len(ids) + 1):
+        prepared = prepare(SamplingParams(max_tokens=50, logprobs=0, repetition_detection=asked))
+        output, chunks, answer = fold(prepared, said(prepared, Script(ids, step=step)))
+        (one,) = output.outputs
+        assert one.token_ids == ids[:ends] and len(one.logprobs) == len(one.token_ids)
+        assert one.text == TOKENIZER.decode(ids[:ends]) == "".join(chunk.text for chunk in chunks)
+        if ends is None or ends == len(ids):  # the engine's own end comes first
+            assert (one.finish_reason, one.stop_reason, answer.take_aborts()) == ("length", None, ())
+        else:
+            assert (one.finish_reason, one.stop_reason) == ("repetition", "repetition_detected")
+            late = -(-ends // step) * step >= len(ids)
+            assert answer.take_aborts() == (() if late else (prepared.requests[0].id,))
+        assert answer.usage.completion == len(one.token_ids)
+
+
+def test_circles_before_min_tokens_pass():
+    asked = {"max_pattern_size": 1, "min_count": 2}
+    prepared = prepare(SamplingParams(max_tokens=50, min_tokens=4, repetition_detection=asked))
+    output, _, _ = fold(prepared, said(prepared, Script([7, 7, 8, 9, 9, 9])))
+    assert output.outputs[0].token_ids == [7, 7, 8, 9, 9]
 
 
 def test_a_prompt_of_one_token_has_one_empty_score():

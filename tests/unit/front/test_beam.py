@@ -10,7 +10,7 @@ import pytest
 
 from octavo.core.errors import Unsupported, UserError
 from octavo.front.beam import BeamSearch, BeamSearchParams
-from octavo.front.outputs import Logprob
+from octavo.front.logprobs import Logprob
 
 VOCAB, EOS, PROMPT = 5, 4, 3
 

@@ -38,6 +38,12 @@ BAD = [
     ("allowed_token_ids", [[], [-1], ["1"], "1", [1.5], 7]),
     ("bad_words", [[""], [" "], [7], 7, ["a"] * 1025, ["a" * 2000]]),
     ("skip_reading_prefix_cache", [1, "x"]),
+    ("flat_logprobs", [1, "true", None]),
+    ("repetition_detection", [7, "x", [1], {"size": 2}, {"max_pattern_size": 5}, {"max_pattern_size": 5, "min_count": 1}]),
+    ("repetition_detection", [{"max_pattern_size": 257, "min_count": 2}, {"max_pattern_size": 2, "min_pattern_size": 3, "min_count": 2}, {"max_pattern_size": True}, {"min_pattern_size": 1}, {"max_pattern_size": -1}]),
+    ("logprob_token_ids", [7, "1", ["1"], [-1], [1.5], [True], {1: 1}, [1 << 40], [0] * 129]),
+    ("extra_args", [[], "x", 7, {1: 2}, {"a": b"x"}, {"a": {1, 2}}, {"a": 1 << 64}, {"a": {2: 1}}, {"\ud800": 1}]),
+    ("extra_args", [{"a": "x" * 70_000}, {"a": list(range(2000))}, {"a": [[[[[[[[[1]]]]]]]]]}, {"a": ["\udfff"]}]),
 ]  # fmt: skip
 
 
@@ -80,6 +86,14 @@ GOOD = [
     ("logit_bias", {"7": 1, 8: -2.5}, {7: 1.0, 8: -2.5}),
     ("bad_words", ["x"], ["x"]),
     ("extra_args", {}, {}),
+    (
+        "extra_args",
+        {"a": (1, 2.5, None, {"b": "c"}), "kv_transfer_params": {}},
+        {"a": [1, 2.5, None, {"b": "c"}], "kv_transfer_params": {}},
+    ),
+    ("logprob_token_ids", (5, np.int64(7)), [5, 7]),
+    ("logprob_token_ids", None, None),
+    ("flat_logprobs", True, True),
     ("thinking_token_budget", -1, None),
     ("thinking_token_budget", 0, 0),
 ]
@@ -92,10 +106,8 @@ def test_good_values_are_brought_to_one_form(field, value, kept):
 
 
 UNSUPPORTED = [
-    ("logprob_token_ids", [1], "logprobs"),
-    ("flat_logprobs", True, "mapping"),
-    ("extra_args", {"x": 1}, "processors"),
-    ("repetition_detection", {"min_count": 2}, "penalty"),
+    ("extra_args", {"kv_transfer_params": {"do_remote_decode": True}}, "KV connectors"),
+    ("extra_args", {"ec_transfer_params": {"x": 1}}, "KV connectors"),
     ("routed_experts_prompt_start", 3, "experts"),
 ]
 
@@ -135,6 +147,23 @@ def test_stop_strings_need_text():
     with pytest.raises(UserError, match="detokenize") as caught:
         SamplingParams(stop=["x"], detokenize=False)
     assert caught.value.field == "stop"
+
+
+def test_named_tokens_are_as_many_as_logprobs_says():
+    assert SamplingParams(logprob_token_ids=[4, 9], logprobs=2).scores
+    assert SamplingParams(logprob_token_ids=[4]).scores and not SamplingParams(logprob_token_ids=[]).scores
+    with pytest.raises(UserError, match="names 2 tokens") as caught:
+        SamplingParams(logprob_token_ids=[4, 9], logprobs=5)
+    assert caught.value.field == "logprobs" and "2" in caught.value.hint
+
+
+def test_extra_arguments_are_the_request_s_own():
+    given = {"a": [1]}
+    params = SamplingParams(extra_args=given)
+    copy = params.clone()
+    given["a"].append(2)
+    copy.extra_args["a"].append(3)
+    assert params.extra_args == {"a": [1]}
 
 
 def test_scored_prompts_are_not_read_from_the_cache():

@@ -7,9 +7,11 @@ import json
 import pytest
 
 from octavo.parsers.machine import ToolChoice
+from tests.unit.grammar.small import fits, matcher
 from tests.unit.parsers.driving import TOOLS, maker, run, shown
 
 CONSTRAINED = ["hermes", "granite", "phi4_mini_json", "llama3_json", "mistral", "deepseek_v31", "gpt_oss"]
+MARKUP = ["qwen3_coder", "glm45"]
 
 
 @pytest.mark.parametrize("name", CONSTRAINED)
@@ -26,7 +28,27 @@ def test_a_constrained_answer_parses_as_the_call(name):
     assert shown(run(maker(name)(), [together])) == [(tool.name, {"n": 1}) for tool in TOOLS]
 
 
-@pytest.mark.parametrize("name", CONSTRAINED)
+def test_calls_of_kimi_are_numbered():
+    spec = maker("kimi_k2")().constraint(TOOLS, ToolChoice("required"))
+    must = matcher(spec.kind, spec.text)
+    call = "<|tool_call_begin|>functions.{}:{}<|tool_call_argument_begin|>{}<|tool_call_end|>"
+    text = call.format("get_weather", 0, '{"city": "Rome"}') + call.format("f", 12, "{}")
+    assert fits(must, text)
+    assert shown(run(maker("kimi_k2")(), [text])) == [("get_weather", {"city": "Rome"}), ("f", {})]
+    for wrong in (
+        ("get_weather", 0, '{"days": "x"}'),
+        ("nobody", 0, "{}"),
+        ("f", "x", "{}"),
+        ("f", "", "{}"),
+    ):
+        assert not fits(must, call.format(*wrong))
+    may = maker("kimi_k2")().constraint(TOOLS, ToolChoice("auto"))
+    section = "Well.<|tool_calls_section_begin|>{}<|tool_calls_section_end|>"
+    assert fits(matcher(may.kind, may.text), section.format(text))
+    assert not fits(matcher(may.kind, may.text), section.format(call.format("f", 1, '{"n": "x"}')))
+
+
+@pytest.mark.parametrize("name", [*CONSTRAINED, *MARKUP, "kimi_k2"])
 def test_free_answers_are_constrained_from_the_trigger_on(name):
     spec = maker(name)().constraint(TOOLS, ToolChoice("auto"))
     assert spec is not None
@@ -49,6 +71,5 @@ def test_choice_decides_what_may_be_called():
     assert auto is not None and not json.loads(auto.text)["format"]["at_least_one"]
 
 
-@pytest.mark.parametrize("name", ["pythonic", "qwen3_coder", "glm45", "kimi_k2"])
-def test_formats_that_offer_none(name):
-    assert maker(name)().constraint(TOOLS, ToolChoice("required")) is None
+def test_bare_python_offers_none():
+    assert maker("pythonic")().constraint(TOOLS, ToolChoice("required")) is None

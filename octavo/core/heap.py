@@ -1,0 +1,36 @@
+"""What glibc's allocator is told, so that memory goes back to the system. Elsewhere it does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_LARGE = 1 << 20  # bytes
+
+
+def keep_small() -> None:
+    """For the life of this process: large buffers come from the system and go back to it when freed, and
+    all threads share one arena.
+
+    Left alone, glibc raises its threshold to the largest block it has seen, so that activations
+    of every size tear holes into the heap and resident memory creeps up with the mix of requests;
+    and each thread keeps what its largest request took.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_M_TRIM_THRESHOLD, _LARGE)
+        library.mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Garbage, and pages that hold nothing any more. Takes milliseconds: for moments of rest.
+
+    Otherwise they stay between what lives: a storm of large requests that were all refused would leave
+    the process larger than it was.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
