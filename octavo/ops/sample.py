@@ -31,6 +31,8 @@ _TOKENS, _BLOCKS = 0, 1  # second counter word: what the draw is for
 # Scores lie within logit + [-3.7, 39.6]: no token further below the best one can win.
 _SPREAD = np.float32(44.0)
 _PEEKS = (1024, 8192)  # logits looked at before a whole row is sorted
+# (e^r - 1 - r) / r^2 for |r| < 0.35, the highest power first
+_SERIES = (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
 
 def philox(c0: Ints, c1: Ints, c2: Ints, c3: Ints, k0: Ints, k1: Ints) -> tuple[Ints, Ints, Ints, Ints]:
@@ -162,21 +164,39 @@ def truncate(row: Floats, top_k: int, top_p: float) -> None:
     a row fits the processor's cache and a batch of them does not.
     """
     vocab = len(row)
-    peak = max(float(row.max()), float(np.finfo(np.float32).min))
+    peak = np.maximum(row.max(), np.finfo(np.float32).min)
     if 0 < top_k < vocab:
         top = _largest(row, top_k)
-        running = np.cumsum(np.exp(top - peak), dtype=np.float64)
-        kept = top_k if top_p >= 1 else _reaching(running, top_p * running[-1])
+        running = np.cumsum(weights(top - peak))
+        kept = top_k if top_p >= 1 else _reaching(running, top_p * float(running[-1]))
         return _keep(row, top, kept)
     if top_p >= 1:
         return None
-    goal = top_p * float(np.exp(row - peak).sum())
+    goal = top_p * float(weights(row - peak).sum())
     for width in (*_PEEKS, vocab):  # most nuclei are small
         top = _largest(row, min(width, vocab))
-        running = np.cumsum(np.exp(top - peak), dtype=np.float64)
+        running = np.cumsum(weights(top - peak))
         if running[-1] >= goal or width >= vocab:
             return _keep(row, top, _reaching(running, goal))
     return None
+
+
+def weights(x: Floats) -> NDArray[np.int64]:
+    """e^x for float32 x <= 0, in units of 2^-34 rounded down.
+
+    Sums of these are exact in any order, and the steps are single operations that round the same
+    everywhere: the edge of a nucleus is the same in the native kernels (ops/cpu/sample.cpp).
+    """
+    f = np.float32
+    x = np.maximum(x, f(-30))
+    n = np.rint(x * f(1.44269504))
+    r = (x - n * f(0.693359375)) - n * f(-2.12194440e-4)
+    p = np.full_like(r, f(_SERIES[0]))
+    for term in _SERIES[1:]:
+        p = p * r + f(term)
+    p = (p * r) * r + r + f(1)
+    scaled: NDArray[np.int64] = np.ldexp(p, n.astype(np.int32) + 34).astype(np.int64)
+    return scaled
 
 
 def _largest(row: Floats, count: int) -> Floats:
@@ -185,7 +205,7 @@ def _largest(row: Floats, count: int) -> Floats:
     return np.sort(some)[::-1]
 
 
-def _reaching(running: Floats, goal: float) -> int:
+def _reaching(running: NDArray[np.int64], goal: float) -> int:
     """How many it takes to reach the goal, at least one and at most all."""
     return min(int(np.searchsorted(running, goal)) + 1, len(running))
 

@@ -7,7 +7,7 @@ features contain no special cases for them.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from octavo.core.messages import StepMasks, StepPlan, StepResult
 from octavo.nn.attention import prepare
 from octavo.nn.forward import Forward
 from octavo.nn.protocols import AttentionBackend, Model
+from octavo.ops.cpu.lib import Engine
 from octavo.runner.cache import Caches, Layout
 from octavo.runner.commit import Outcome, commit
 from octavo.runner.features import Answer, Feature, PromptLogprobs, SampledLogprobs
 from octavo.runner.inputs import Inputs, Step
+from octavo.runner.native_inputs import NativeInputs
 from octavo.runner.slots import Slots
 from octavo.runner.transfer import pack, to_host
 from octavo.sampling.plugins import stages
@@ -40,8 +42,23 @@ class Done(NamedTuple):
         return self.answer
 
 
+class Turns(Protocol):
+    """Both ends of a step at the slots: runner/native_inputs.py, or `Plain`."""
+
+    def build(self, plan: StepPlan) -> Step: ...
+    def commit(self, step: Step, samples: Index) -> Outcome: ...
+
+
+class Plain(Inputs):
+    """With array operations."""
+
+    def commit(self, step: Step, samples: Index) -> Outcome:
+        return commit(self._slots, step, samples)
+
+
 class Device:
-    """`rows` slots for requests of up to `length` tokens. Every call comes from one thread."""
+    """`rows` slots for requests of up to `length` tokens; `engine`: what draws natively. Every call
+    comes from one thread."""
 
     def __init__(
         self,
@@ -52,13 +69,19 @@ class Device:
         *,
         rows: int,
         length: int,
+        engine: Engine | None = None,
     ) -> None:
         self._model = model
         self._backend = backend
         self._caches = caches
         self._slots = Slots(rows, length, layout.groups)
-        self._inputs = Inputs(self._slots, layout.groups, caches.tensors)
-        self._sampler = Sampler(rows, stages())
+        self._turns: Turns = (
+            Plain(self._slots, layout.groups, caches.tensors)
+            if engine is None
+            else NativeInputs(self._slots, layout.groups, caches.tensors, engine.library)
+        )
+        self._sampler = Sampler(rows, stages(), engine)
+        self._groups = tuple({spec.group: spec for spec in reversed(model.cache_specs)}.values())
         self._features: tuple[Feature, ...] = (
             SampledLogprobs(),
             PromptLogprobs(model.logits, model.vocab_size),
@@ -71,7 +94,7 @@ class Device:
         """F: release, admit, feed, blocks, copies, then the model up to the logits."""
         began = time.perf_counter()
         self._take_in(plan)
-        step = self._step = self._inputs.build(plan)
+        step = self._step = self._turns.build(plan)
         for feature in self._features:
             feature.before(step)
         if step.forward is not None:
@@ -92,7 +115,7 @@ class Device:
             samples: Index = np.zeros(0, np.int64)
             if step.scores is not None:
                 samples = self._sampler.sample(step.scores, step.rows, masks)
-            outcome = commit(self._slots, step, samples)
+            outcome = self._turns.commit(step, samples)
             for feature in self._features:
                 feature.after(step, outcome, answer)
         stats = self._stats(step, outcome, time.perf_counter() - began)
@@ -136,18 +159,21 @@ class Device:
             feature.release(slot)
 
     def _run_model(self, step: Step, f: Forward) -> None:
-        prepare(self._backend, self._model.cache_specs, f)
+        prepare(self._backend, self._groups, f)
         step.hidden = self._model.forward(f)
         if len(step.rows.slot):
-            step.scores = to_host(self._model.logits(step.hidden.index_select(0, f.logits_at)))
+            hidden = step.hidden
+            if len(step.rows.slot) < len(hidden):
+                hidden = hidden.index_select(0, f.logits_at)
+            step.scores = to_host(self._model.logits(hidden))
 
     def _stats(self, step: Step, outcome: Outcome, sample_s: float) -> StepStats:
-        drafts = step.drafts[step.sampled]
+        drafts = len(step.rows.slot) - len(step.sampled)
         return StepStats(
-            tokens=int(step.count.sum()),
-            rows=int(np.count_nonzero(step.count)),
+            tokens=step.forward.bounds.tokens if step.forward else 0,
+            rows=step.forward.bounds.rows if step.forward else 0,
             forward_s=self._forward_s,
             sample_s=sample_s,
-            drafts=int(drafts.sum()),
-            accepted=int(np.maximum(outcome.counts[step.sampled] - 1, 0).sum()),
+            drafts=drafts,
+            accepted=int(outcome.counts.sum()) - len(step.sampled) if drafts else 0,
         )

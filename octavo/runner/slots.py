@@ -38,9 +38,11 @@ class Slots:
         self.prompt = np.zeros(rows, np.int64)
         self.samples = np.zeros(rows, bool)  # False: scored or pooled only
         self.done = np.ones(rows, bool)  # runs empty; so does a slot nobody holds
-        self._earliest = np.zeros(rows, np.int64)
-        self._last = np.zeros(rows, np.int64)
-        self._ends = {name: np.full((rows, 4), -1, np.int64) for name in ("eos", "stop")}
+        self.earliest = np.zeros(rows, np.int64)  # first position that may end a row
+        self.last = np.zeros(rows, np.int64)  # last position there is a token for
+        self.ends = {
+            name: np.full((rows, 4), -1, np.int64) for name in ("eos", "stop")
+        }  # made anew when it widens
 
     @staticmethod
     def nbytes(rows: int, length: int, page: int, groups: int) -> int:
@@ -58,8 +60,8 @@ class Slots:
         s = a.sampling
         self.samples[slot] = s is not None and s.max_tokens > 0
         self.done[slot] = False
-        self._earliest[slot] = a.prompt + (s.min_tokens if s else 0) - 1
-        self._last[slot] = min(a.prompt + (s.max_tokens if s else 0), self.length) - 1
+        self.earliest[slot] = a.prompt + (s.min_tokens if s else 0) - 1
+        self.last[slot] = min(a.prompt + (s.max_tokens if s else 0), self.length) - 1
         self._set_ends("eos", slot, s.eos if s else ())
         self._set_ends("stop", slot, s.stop_token_ids if s else ())
 
@@ -75,14 +77,14 @@ class Slots:
 
     def limits(self, slots: Ints) -> Limits:
         """When the rows in `slots` end."""
-        ends = self._ends
-        return Limits(ends["eos"][slots], ends["stop"][slots], self._earliest[slots], self._last[slots])
+        ends = self.ends
+        return Limits(ends["eos"][slots], ends["stop"][slots], self.earliest[slots], self.last[slots])
 
     def _set_ends(self, name: str, slot: int, ids: Sequence[int]) -> None:
-        table = self._ends[name]
+        table = self.ends[name]
         if len(ids) > table.shape[1]:
             wider = np.full((len(table), 2 * len(ids)), -1, np.int64)
             wider[:, : table.shape[1]] = table
-            self._ends[name] = table = wider
+            self.ends[name] = table = wider
         table[slot] = -1
         table[slot, : len(ids)] = ids

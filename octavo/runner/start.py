@@ -102,7 +102,10 @@ def _start_cpu(plan: Drawing, checkpoint: Checkpoint, progress: Progress) -> tup
         model, pages = plan.native.load(checkpoint, lambda share: progress("weights", share))
         plan = plan._replace(decisions=tuple(pages if d.field == pages.field else d for d in plan.decisions))
     rows, length = plan.resolved.max_num_seqs, plan.memory.max_model_len
-    device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length)
+    engine = plan.native.engine if plan.native is not None else None
+    if engine is not None:
+        torch.set_num_threads(1)  # its threads would wait beside the engine's, on the same cores
+    device = Device(model, plan.backend, plan.layout, caches, rows=rows, length=length, engine=engine)
     caches.populate()
     return device, plan
 

@@ -11,13 +11,13 @@ from importlib.metadata import EntryPoint
 from octavo.core.errors import UserError
 from octavo.core.facts import NO_EFFECT, Decision
 from octavo.core.plugins import logits_stages
-from octavo.sampling.sampler import STAGES
+from octavo.sampling.sampler import EDITS
 from octavo.sampling.stage import LogitsStage
 
 
 def stages() -> tuple[Callable[[int], LogitsStage], ...]:
-    """Theirs, then ours. UserError names a package's stage that cannot be loaded."""
-    return (*map(_load, logits_stages()), *STAGES)
+    """Theirs, then our edits (sampler.py). UserError names a package's stage that cannot be loaded."""
+    return (*map(_load, logits_stages()), *EDITS)
 
 
 def decisions(kind: str) -> tuple[Decision, ...]:

@@ -31,6 +31,10 @@ class Rows:
     known: Index
     history: NDArray[np.int32]
 
+    def some(self, at: Index) -> Rows:
+        """Only the rows `at`."""
+        return Rows(self.slot[at], self.position[at], self.known[at], self.history)
+
     def output(self, row: int, prompt: int) -> NDArray[np.int32]:
         """What the row has generated so far, drafts included."""
         return self.history[self.slot[row], prompt : self.position[row]]

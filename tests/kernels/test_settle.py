@@ -22,8 +22,8 @@ def slots_of(rng: np.random.Generator, rows: int) -> Slots:
     slots.computed[:] = rng.integers(0, slots.known)
     slots.samples[:] = rng.random(rows) < 0.8
     slots.done[:] = rng.random(rows) < 0.2
-    slots._earliest[:] = slots.known + rng.integers(-2, 3, rows)
-    slots._last[:] = np.minimum(slots.known + rng.integers(0, 4, rows), LENGTH - 1)
+    slots.earliest[:] = slots.known + rng.integers(-2, 3, rows)
+    slots.last[:] = np.minimum(slots.known + rng.integers(0, 4, rows), LENGTH - 1)
     for name, most in (("eos", 8), ("stop", 12)):
         for slot in range(rows):
             slots._set_ends(name, slot, rng.permutation(30)[: rng.integers(0, most)].tolist())
@@ -34,8 +34,8 @@ def bitmaps(slots: Slots) -> np.ndarray:
     """[2, slots, 2 words] of eos and stop ids below 64."""
     bits = np.zeros((2, len(slots.known), 64), np.uint8)
     for kind, name in enumerate(("eos", "stop")):
-        slot, at = np.nonzero(slots._ends[name] >= 0)
-        bits[kind, slot, slots._ends[name][slot, at]] = 1
+        slot, at = np.nonzero(slots.ends[name] >= 0)
+        bits[kind, slot, slots.ends[name][slot, at]] = 1
     return np.packbits(bits, axis=2, bitorder="little").view(np.int32)
 
 
@@ -59,7 +59,7 @@ def test_slots_and_outcome_are_the_reference_s(seed: int, device: str):
     took = np.isin(np.arange(rows), sampled)
     history, ends = put(slots.tokens), put(bitmaps(slots))
     columns = [
-        put(a) for a in (slots.computed, slots.known, slots.done, slots.samples, slots._earliest, slots._last)
+        put(a) for a in (slots.computed, slots.known, slots.done, slots.samples, slots.earliest, slots.last)
     ]
     out = torch.full((3, rows + padding + 4), -9, dtype=torch.int32, device=device)
     step_inputs = put(owner), put(start), put(count), put(took), put(start + count, np.int64)

@@ -3,7 +3,7 @@
 #pragma once
 #include "formats.h"
 
-#define OCT_ABI 2
+#define OCT_ABI 3
 #ifdef __cplusplus
 extern "C" {
 #pragma GCC visibility push(default)
@@ -57,6 +57,59 @@ typedef struct OctStep {
   double* seconds;            // [count]: adds the CPU time the caller spent on each op, or null
 } OctStep;
 
+// Rows of logits to draw a token from. What a request asked for stands at its slot.
+typedef struct OctSample {
+  int64_t rows, vocab;
+  const float* logits;        // [rows, vocab]
+  const int64_t* slots;       // [rows]
+  const int64_t* positions;   // [rows], where the token goes
+  const float* temperature;   // by slot; 0: greedy
+  const float* gap;           // by slot: log of min_p, -inf where there is none
+  const int64_t* top_k;       // by slot; 0: all
+  const double* top_p;        // by slot
+  const int64_t* seed;        // by slot
+  int64_t* tokens;            // [rows]; -1: a logit is NaN or +inf, or none is above -inf
+} OctSample;
+
+// Block tables of one cache group, and what a step sees of them.
+typedef struct OctPages {
+  int64_t page, stride;  // positions a page, pages a slot
+  const int32_t* table;  // [slots, stride]
+  int32_t* rows;         // [live rows, stride], written as far as a row reaches
+  int64_t* places;       // [tokens]: page * positions + offset
+} OctPages;
+
+// What is true of every request (runner/slots.py).
+typedef struct OctSlots {
+  int64_t slots, width, groups;
+  int32_t* tokens;  // [slots, width]
+  int64_t *known, *computed;
+  const uint8_t* samples;
+  uint8_t* done;
+  const int64_t *earliest, *last;
+  const int64_t *eos, *stop;  // [slots, eos_width], [slots, stop_width], padded with -1
+  int64_t eos_width, stop_width;
+  const OctPages* pages;  // [groups]
+} OctSlots;
+
+// A step's inputs (runner/inputs.py), written by oct_begin. [rows] unless said otherwise.
+typedef struct OctBegun {
+  int64_t room;  // given: tokens there is space for
+  int64_t tokens, live, samples, scored, width, widest, longest;
+  int64_t *slot, *start, *count, *drafts, *logits, *first;
+  int64_t* sampled;                                             // [samples] rows
+  int64_t *row_slot, *row_position, *row_known, *logits_at;     // [scored]
+  int64_t *ids, *positions;                                     // [tokens]
+  int32_t *row_start, *lengths;                                 // [live + 1], [live]
+} OctBegun;
+
+// What a step brought (runner/commit.py), written by oct_end.
+typedef struct OctEnded {
+  int32_t* tokens;    // [rows, width]
+  int32_t* counts;    // [rows]
+  uint8_t* finished;  // [rows]
+} OctEnded;
+
 typedef struct OctEngine OctEngine;
 
 int32_t oct_abi(void);
@@ -82,6 +135,15 @@ int32_t oct_row(const OctWeight* w, int64_t r, float* out);
 // Runs a program. width: [OCT_BUFFERS] floats a token. One run at a time an engine. 0, or -1
 // where memory for the arena could not be had, -2 where an id or position is out of range.
 int32_t oct_run(OctEngine*, const OctOp* ops, int64_t count, const int64_t* width, const OctStep* step);
+
+// Inputs of a plan's work table, [rows, 5]. 0, or -1 where the table contradicts the slots.
+int32_t oct_begin(const OctSlots*, const int64_t* work, int64_t rows, OctBegun*);
+
+// Writes samples [scored] of the step begun last into the slots.
+void oct_end(const OctSlots*, const OctBegun*, int64_t rows, const int64_t* samples, OctEnded*);
+
+// Draws a token for each row. 0, or -1 where memory could not be had, -2 where vocab is out of range.
+int32_t oct_sample(OctEngine*, const OctSample*);
 
 #ifdef __cplusplus
 #pragma GCC visibility pop

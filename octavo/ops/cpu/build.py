@@ -23,7 +23,7 @@ _COMMON = (
     "-pthread", "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-psabi",
     "-Wno-ignored-attributes",
 )  # fmt: skip
-_SHARED = ("engine", "pack", "pool", "program")
+_SHARED = ("engine", "pack", "pool", "program", "sampling", "slots")
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (
     *_AVX2,
@@ -36,7 +36,7 @@ _AVX512 = (
 )
 _BF16 = (*_AVX512, "-mavx512bf16")
 _AMX = (*_BF16, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
-_ALL = ("rows", "attention", "attention_int8", "matmul_float", "matmul_codes", "level")
+_ALL = ("rows", "attention", "attention_int8", "matmul_float", "matmul_codes", "sample", "level")
 
 
 class Level(NamedTuple):

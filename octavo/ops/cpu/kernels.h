@@ -100,6 +100,20 @@ struct StoreArgs {
   int cache_type, kv_heads, kv_head, head_dim, page;
 };
 
+struct SampleArgs {
+  const float* logits;  // [vocab]
+  int64_t vocab;
+  float temperature;  // 0: the largest logit
+  float gap;          // log of min_p; -inf where there is none
+  int64_t top_k;      // 0: all
+  double top_p;
+  uint64_t seed;
+  int64_t position;
+  uint8_t* scratch;  // sample_scratch() bytes, 64-byte aligned
+};
+
+static inline int64_t sample_scratch(int64_t vocab) { return vocab * 8 + (vocab / OCT_BLOCK + 1) * 16; }
+
 struct Kernels {
   int max_tile;  // tokens of a full tile
   // Writes one token's k floats into slot `slot` of a tile with `slots` slots.
@@ -110,6 +124,7 @@ struct Kernels {
   void (*rope)(float* x, const float* table, int64_t dim);  // table: dim / 2 cosines, dim / 2 sines
   void (*store)(const StoreArgs&);
   void (*attention)(const AttnArgs&);
+  int64_t (*sample)(const SampleArgs&);  // -1: a logit is NaN or +inf, or none is above -inf
 };
 
 // Queries (tokens times heads of one kv head) attended together, at most.

@@ -37,7 +37,8 @@ namespace oct {
 const Kernels* OCT_KERNELS() {
   static const Kernels table = {OCT_NS::MAX_TILE,    OCT_ROWS::quantise_row, OCT_NS::matmul,
                                 OCT_ROWS::norm_row,  OCT_ROWS::gated_row,    OCT_ROWS::rope_row,
-                                OCT_ROWS::store_kv,  OCT_ROWS::attend};
+                                OCT_ROWS::store_kv,  OCT_ROWS::attend,
+                                OCT_ROWS::sample_row};
   return &table;
 }
 }  // namespace oct

@@ -14,6 +14,7 @@
   void attend(const AttnArgs& a);                                                                 \
   void attend_int8(const AttnArgs& a);                                                            \
   void matmul_codes(const MatArgs& a);                                                            \
+  int64_t sample_row(const SampleArgs& a);                                                        \
   }
 #define OCT_DECLARE_PAIRS(ns)             \
   namespace ns {                          \

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-ABI = 2
+ABI = 3
 PANEL, BLOCK, BUFFERS, QUERIES = 16, 32, 8, 48
 FORMATS = ("F32", "BF16", "INT8", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 LEVELS = ("portable", "avx2", "avx512", "avx512_bf16", "amx", "neon", "neon_dotprod")
@@ -88,6 +88,9 @@ class Library:
             "oct_packed_bytes": (c_int64, (c_int32, c_int64, c_int64)),
             "oct_pack": (c_int32, (c_void_p, POINTER(WeightStruct), c_void_p, c_void_p, c_int64, c_int64)),
             "oct_row": (c_int32, (POINTER(WeightStruct), c_int64, c_void_p)),
+            "oct_begin": (c_int32, (c_void_p, c_void_p, c_int64, c_void_p)),
+            "oct_end": (None, (c_void_p, c_void_p, c_int64, c_void_p, c_void_p)),
+            "oct_sample": (c_int32, (c_void_p, c_void_p)),
             "oct_run": (c_int32, (c_void_p, c_void_p, c_int64, c_void_p, POINTER(StepStruct))),
         }
         for name, (result, arguments) in calls.items():
@@ -109,6 +112,7 @@ class Engine:
     def __init__(
         self, library: Library, threads: int, level: str | None = None, cpus: Sequence[int] | None = None
     ) -> None:
+        self.library = library
         self._handle: int | None = None
         self.level = level or library.level
         pins = (c_int32 * threads)(*cpus) if cpus is not None else None
@@ -148,6 +152,11 @@ class Engine:
         """Runs a program: `ops` an array of OpStruct, `widths` one of BUFFERS int64."""
         if code := self._lib.oct_run(self._handle, ops, count, widths, step):
             raise NativeError("no memory for a step" if code == -1 else "a token or position is out of range")
+
+    def sample(self, rows: Any) -> None:
+        """Draws tokens: `rows` a SampleStruct (ops/cpu/sample.py)."""
+        if code := self._lib.oct_sample(self._handle, rows):
+            raise NativeError("no memory to sample" if code == -1 else "the vocabulary is out of range")
 
 
 class Memory:

@@ -210,3 +210,12 @@ def test_ranked_is_a_stable_sort(count):
     order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
     assert (best.ids == order).all()
     assert (best.logits == np.take_along_axis(logits, order, 1)).all()
+
+
+def test_weights_are_exponentials_that_add_up_exactly():
+    x = np.linspace(-30, 0, 100_001).astype(np.float32)
+    got = sample.weights(x)
+    assert np.abs(got * 2.0**-34 - np.exp(x.astype(np.float64))).max() < 2e-7
+    assert (np.diff(got) >= 0).all(), "a larger logit never weighs less"
+    assert sample.weights(np.array([0, -np.inf, -1000], np.float32)).tolist() == [1 << 34, 0, 0]
+    assert got.sum() == got[::-1].sum() == sum(map(int, got))

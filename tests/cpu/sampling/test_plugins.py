@@ -12,7 +12,7 @@ from octavo import LLM, SamplingParams
 from octavo.core.errors import UserError
 from octavo.core.facts import NO_EFFECT
 from octavo.sampling import plugins
-from octavo.sampling.sampler import STAGES
+from octavo.sampling.sampler import EDITS
 from tests.bad.sound import SETTINGS, write_folder
 
 STAGE = '''
@@ -89,10 +89,10 @@ def test_a_stage_that_cannot_be_loaded_is_named(package, tmp_path):
 
 
 def test_what_became_of_them_is_told(package):
-    assert len(plugins.stages()) == len(STAGES) + 1
+    assert len(plugins.stages()) == len(EDITS) + 1
     (cpu,), (gpu,) = plugins.decisions("cpu"), plugins.decisions("cuda")
     assert cpu.value == "only" and gpu.value == NO_EFFECT and "only" in gpu.why
 
 
 def test_without_packages_there_is_nothing_to_tell():
-    assert plugins.stages() == STAGES and plugins.decisions("cpu") == ()
+    assert plugins.stages() == EDITS and plugins.decisions("cpu") == ()
