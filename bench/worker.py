@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 Run = Callable[[list[list[int]], int], list[int]]  # prompts, tokens: how many tokens each got
@@ -74,8 +75,8 @@ def main() -> None:
     make = transformers if args.module == "transformers" else vllm_shaped
     began = time.perf_counter()
     run, decided = make(args.module, args.model, args.settings)
-    version = str(vars(sys.modules[args.module]).get("__version__", ""))
-    ready = {"ready": time.perf_counter() - began, "version": version, "decided": decided}
+    version = vars(sys.modules[args.module]).get("__version__") or metadata.version(args.module)
+    ready = {"ready": time.perf_counter() - began, "version": str(version), "decided": decided}
     print(json.dumps(ready), file=answer, flush=True)
     serve(run, sys.stdin, answer)
 
