@@ -9,8 +9,11 @@ namespace OCT_NS {
 
 constexpr int H = OCT_PANEL / W;  // vectors across a panel
 
+// UNASKED: up to so many tokens a block is done so fast that the processor's own look ahead reads
+// more a second than it does when it is asked as well.
 struct Single {  // float32: [block][32][16 rows]; activations [block][slot][32]
   static constexpr int WEIGHT = 64 * OCT_BLOCK, ACT = 4 * OCT_BLOCK, STEPS = OCT_BLOCK;
+  static constexpr int UNASKED = W == 16 ? 2 : 0;
   template <int MT, int N>
   OCT_INLINE void step(const uint8_t* const* w, const uint8_t* x, int j, F (*acc)[N]) {
     F wide[N];
@@ -27,6 +30,11 @@ struct Single {  // float32: [block][32][16 rows]; activations [block][slot][32]
 
 struct Brain {  // bfloat16: [block][16 pairs][16 rows][2]; activations [block][slot][32]
   static constexpr int WEIGHT = 32 * OCT_BLOCK, ACT = 2 * OCT_BLOCK, STEPS = OCT_BLOCK / 2;
+#if defined(__AVX512BF16__)
+  static constexpr int UNASKED = 2;
+#else
+  static constexpr int UNASKED = 0;
+#endif
   template <int MT, int N>
   OCT_INLINE void step(const uint8_t* const* w, const uint8_t* x, int j, F (*acc)[N]) {
 #if defined(__AVX512BF16__)
@@ -69,6 +77,8 @@ static void block_columns(const uint8_t* const* w, const uint8_t* act, int64_t n
     for (int p = 0; p < N; p++) sum[t][p] = f_zero();
   for (int p = 0; p < N; p++) at[p] = w[p];
   for (int64_t b = 0; b < nb; b++) {
+    if (MT > Fmt::UNASKED)
+      for (int p = 0; p < N; p += H) fetch_ahead<Fmt::WEIGHT>(at[p]);
     OCT_UNROLL
     for (int j = 0; j < Fmt::STEPS; j++) Fmt::template step<MT, N>(at, act, j, sum);
     act += Fmt::ACT * slots;
