@@ -46,6 +46,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture in {"engine", "guarded_engine"} & set(metafunc.fixturenames):
         levels = library_of(metafunc.config).levels
         metafunc.parametrize(fixture, levels, indirect=True, scope="session")
+    if "own_engine" in metafunc.fixturenames:
+        metafunc.parametrize("own_engine", _own().levels, indirect=True, scope="session")
+
+
+def _own() -> Library:
+    found = find_library()
+    assert isinstance(found, Library), f"no native library: {found}"
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -85,5 +93,21 @@ def guarded_engine(request: pytest.FixtureRequest, guarded: Library) -> Iterator
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest, library: Library) -> Iterator[Engine]:
     made = Engine(library, 2, request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def own_library(request: pytest.FixtureRequest) -> Library:
+    """In this process whatever is asked: for calls that a library elsewhere (remote/) does not take."""
+    if request.config.getoption("--native-flags", ""):
+        made: Library = request.getfixturevalue("library")
+        return made
+    return _own()
+
+
+@pytest.fixture(scope="session")
+def own_engine(request: pytest.FixtureRequest, own_library: Library) -> Iterator[Engine]:
+    made = Engine(own_library, 2, request.param)
     yield made
     made.close()
