@@ -87,9 +87,10 @@ class Line(NamedTuple):
 
 
 def lines(result: dict[str, Any], floor: Floor) -> list[Line]:
-    return {"against_llama": _alone, "http_peers": _http, "offline_peers": _offline}[result["benchmark"]](
-        result, floor
-    )
+    known = {"against_llama": _alone, "http_peers": _http, "offline_peers": _offline}
+    if result["benchmark"] not in known:
+        raise SystemExit(f"no lines for {result['benchmark']!r}: one of {', '.join(known)}, floor is wanted")
+    return known[result["benchmark"]](result, floor)
 
 
 def _alone(result: dict[str, Any], floor: Floor) -> list[Line]:
