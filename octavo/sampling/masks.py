@@ -23,17 +23,14 @@ def apply_masks(logits: Logits, rows: Rows, masks: StepMasks) -> None:
     }
     for key, bitmap in zip(masks.rows, bitmaps, strict=True):
         if (i := place.get(key)) is not None:
-            allowed = np.unpackbits(bitmap, count=vocab, bitorder="little").view(bool)
-            _keep(logits[i], allowed)
+            limits = np.take(_LIMITS, bitmap, axis=0).reshape(-1)[:vocab]
+            np.minimum(logits[i], limits, out=logits[i])
 
 
-def _keep(row: NDArray[np.float32], allowed: NDArray[np.bool_]) -> None:
-    """By lists of ids, because masks allow few tokens or nearly all: several times faster than a
-    boolean index."""
-    if 2 * np.count_nonzero(allowed) > len(row):
-        row[np.flatnonzero(~allowed)] = -np.inf
-        return
-    ids = np.flatnonzero(allowed)
-    kept = row[ids]
-    row[:] = -np.inf
-    row[ids] = kept
+# What eight tokens may reach at most, for each byte of a bitmap: a table is several times faster than
+# a boolean index, and as fast for masks that allow half of all tokens as for those that allow few.
+_LIMITS: NDArray[np.float32] = np.where(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"),
+    np.float32(np.inf),
+    np.float32(-np.inf),
+)
