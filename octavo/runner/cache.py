@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-import mmap
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -27,9 +26,10 @@ from octavo.core.facts import CacheGroup
 from octavo.core.messages import Copy
 from octavo.nn.attention import cache_groups
 from octavo.nn.protocols import AttentionBackend, CacheSpec
+from octavo.ops.cpu.lib import huge_pages
 
 _ALIGN = 4096  # bytes; a host page
-_HUGE, _POPULATE = 14, 23  # Linux: MADV_HUGEPAGE, MADV_POPULATE_WRITE (5.14)
+_POPULATE = 23  # Linux: MADV_POPULATE_WRITE (5.14)
 _PIECE = 16 << 20  # bytes asked for at once
 
 
@@ -120,10 +120,8 @@ class _HostMemory:
     """Zeroed memory in huge pages where the kernel has them. `populate` runs beside writers."""
 
     def __init__(self, nbytes: int) -> None:
-        self.map = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has none
+        self.map = huge_pages(nbytes)
         self.closed = False
-        with contextlib.suppress(OSError, AttributeError):  # a kernel or system without them
-            self.map.madvise(_HUGE)
 
     def populate(self) -> None:
         """Asks for every page, piece by piece, at the lowest priority. Contents stay as they are."""

@@ -1,13 +1,10 @@
 // The block formats as kernels see them: where a block's codes, scales and minima lie in a
 // panel, and how codes become one unsigned byte a weight. See pack.cpp for who writes them.
 #pragma once
-#include "kernels.h"
-#include "level.h"
-#include "simd.h"
+#include "put.h"
 
 namespace OCT_NS {
 
-constexpr int H = OCT_PANEL / W;  // vectors across a panel
 constexpr int GROUPS = OCT_BLOCK / 4;
 
 // Each format says: BLOCK, bytes of a block's codes; SPLIT, whether halves of a block have
@@ -91,20 +88,5 @@ struct Q6_K {
     }
   }
 };
-
-// The end of every product: bias, addition, and the last panel's missing rows.
-OCT_INLINE void put(const MatArgs& a, int64_t row, int64_t token, F v) {
-  float* y = a.y + token * a.ldy + row;
-  int64_t left = a.w->n - row;
-  if (left >= W) {
-    if (a.bias) v = f_add(v, f_load(a.bias + row));
-    if (a.add) v = f_add(v, f_load(y));
-    f_store(y, v);
-    return;
-  }
-  float lanes[W];
-  f_store(lanes, v);
-  for (int64_t i = 0; i < left; i++) y[i] = lanes[i] + (a.bias ? a.bias[row + i] : 0.0f) + (a.add ? y[i] : 0.0f);
-}
 
 }  // namespace OCT_NS

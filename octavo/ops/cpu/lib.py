@@ -23,6 +23,7 @@ LEVELS = ("portable", "avx2", "avx512", "avx512_bf16", "amx", "neon", "neon_dotp
 EMBED, LINEAR, ATTENTION, NORM, ANGLES = range(5)
 PLAIN, NORMED, SILU, GELU, GELU_TANH = range(5)
 CACHE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+_HUGE_PAGES = 14  # Linux's MADV_HUGEPAGE
 SCALE = 4  # bytes beside the codes of a position and kv head where the cache is int8
 
 
@@ -159,11 +160,19 @@ class Engine:
             raise NativeError("no memory to sample" if code == -1 else "the vocabulary is out of range")
 
 
+def huge_pages(nbytes: int) -> mmap.mmap:
+    """Zeroed memory in huge pages where the kernel has them. Private: shared memory gets none."""
+    mapped = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError, AttributeError):  # a kernel or system without them
+        mapped.madvise(_HUGE_PAGES)
+    return mapped
+
+
 class Memory:
     """Zeroed memory for weights, in huge pages where the kernel has them: with small ones a core
     reads less a second. Freed when the last tensor of it is."""
 
-    _CHUNK, _HUGE_PAGES = 32 << 20, 14  # bytes; Linux's MADV_HUGEPAGE
+    _CHUNK = 32 << 20  # bytes
 
     def __init__(self) -> None:
         self._chunk = torch.empty(0, dtype=torch.uint8)
@@ -173,9 +182,7 @@ class Memory:
         """uint8 [nbytes], 64-byte aligned."""
         if self._used + nbytes > self._chunk.numel():
             size = -(-max(nbytes, self._CHUNK) // (2 << 20)) * (2 << 20)
-            mapped: Any = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has none
-            with contextlib.suppress(OSError, AttributeError):  # a kernel or system without them
-                mapped.madvise(self._HUGE_PAGES)
+            mapped: Any = huge_pages(size)
             self._chunk, self._used = torch.frombuffer(mapped, dtype=torch.uint8), 0
         taken = self._chunk[self._used : self._used + nbytes]
         self._used += -(-nbytes // 64) * 64

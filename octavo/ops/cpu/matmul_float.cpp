@@ -1,13 +1,9 @@
 // y = x W^T for float32 and bfloat16 weights in panels of 16 rows. One accumulator a (row,
 // token), filled in rising k whatever the number of tokens: the same bits alone or in a crowd.
 // Knows nothing of threads or of where x comes from.
-#include "kernels.h"
-#include "level.h"
-#include "simd.h"
+#include "put.h"
 
 namespace OCT_NS {
-
-constexpr int H = OCT_PANEL / W;  // vectors across a panel
 
 // UNASKED: up to so many tokens a block is done so fast that the processor's own look ahead reads
 // more a second than it does when it is asked as well.
@@ -89,20 +85,6 @@ static void block_columns(const uint8_t* const* w, const uint8_t* act, int64_t n
   for (int t = 0; t < MT; t++)
     OCT_UNROLL
     for (int p = 0; p < N; p++) acc[t][p] = sum[t][p];
-}
-
-OCT_INLINE void put(const MatArgs& a, int64_t row, int64_t token, F v) {
-  float* y = a.y + token * a.ldy + row;
-  int64_t left = a.w->n - row;
-  if (left >= W) {
-    if (a.bias) v = f_add(v, f_load(a.bias + row));
-    if (a.add) v = f_add(v, f_load(y));
-    f_store(y, v);
-    return;
-  }
-  float lanes[W];
-  f_store(lanes, v);
-  for (int64_t i = 0; i < left; i++) y[i] = lanes[i] + (a.bias ? a.bias[row + i] : 0.0f) + (a.add ? y[i] : 0.0f);
 }
 
 template <class Fmt, int MT, int N>
