@@ -124,7 +124,8 @@ def check_case(seed: int) -> tuple[float, list[str]]:
     return worst, said
 
 
-FRESH = [(1, 40), (2, 2), (127, 127), (0, 0), (128, 128), (129, 129), (1000, 1000), (5, 5), (2049, 2049)]
+FRESH = [(1, 40), (2, 2), (127, 127), (0, 0), (128, 128), (64, 900), (129, 129), (1000, 1000), (5, 5),
+         (300, 301), (2049, 2049)]  # fmt: skip
 WHOLE: list[dict[str, Any]] = [
     {}, {"d": 64}, {"heads": 7, "kv_heads": 1}, {"heads": 8, "kv_heads": 8}, {"dtype": torch.float16},
     {"page": 64, "pad": 300},
@@ -139,8 +140,9 @@ def whole_prompts(seed: int, config: FreshConfig) -> tuple[float, bool]:
     case = Case(FRESH, seed=seed, **{**plain, **WHOLE[seed]}).build()
     keys = gather(case.k, case.slots())
     wide = torch.cat((torch.full_like(keys, float("nan")), gather(case.v, case.slots())), 1)
-    fresh(case.q, keys, wide[:, keys.shape[1] :], case.out, case.row_start, config, scale=case.scale)
-    mask = ~case.decoded()
+    values = wide[:, keys.shape[1] :]
+    fresh(case.q, keys, values, case.out, case.lengths, case.row_start, config, scale=case.scale)
+    mask = case.whole()
     return case.check(case.out[mask], case.expected()[mask]), bool(case.out[~mask].isnan().all())
 
 

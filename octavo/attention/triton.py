@@ -41,7 +41,7 @@ class TritonMeta:
     row_start: Tensor | None = None
     owners: Tensor | None = None
     shared: Tensor | None = None  # None: nothing to read once
-    fresh: tuple[Tensor, Tensor] | None = None  # keys and values of a layer whose rows all begin here
+    fresh: tuple[Tensor, Tensor] | None = None  # a layer's keys and values, for rows that begin here
 
 
 class TritonAttention:
@@ -182,12 +182,13 @@ class TritonAttention:
             self._few_rows(q, keys, values, out, meta, layer.window, scales)
         else:
             self._single_tokens(q, keys, values, out, meta, scales)
+        whole = meta.fresh is not None
         if meta.fresh is not None and self._fresh is not None:
-            config = self._tune.fresh_config(meta.bounds.max_query)
-            self._fresh.fresh(q, *meta.fresh, out, meta.row_start, config, scale=layer.scale)
+            config, lengths = self._tune.fresh_config(meta.bounds.max_query), meta.inputs.lengths
+            self._fresh.fresh(q, *meta.fresh, out, lengths, meta.row_start, config, scale=layer.scale)
             meta.fresh = None  # memory for what follows
-        elif meta.bounds.max_query > 1:
-            self._long_rows(q, keys, values, out, meta, layer.window, scales)
+        if meta.bounds.max_query > 1 and (meta.bounds.later or not whole):
+            self._long_rows(q, keys, values, out, meta, layer.window, whole, scales)
         return out
 
     def _single_tokens(
@@ -250,6 +251,7 @@ class TritonAttention:
         out: Tensor,
         meta: TritonMeta,
         window: int,
+        later: bool,
         scales: dict[str, Any],
     ) -> None:
         assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
@@ -268,6 +270,7 @@ class TritonAttention:
             self._tune.prefill_config(n, bounds.max_context, _padded(d), group, size),
             tokens=n,
             window=window,
+            later=later,
             **scales,
         )
 

@@ -16,7 +16,8 @@ class HostBounds(NamedTuple):
     max_query: int  # longest row of this step
     max_context: int  # longest context after this step
     shared: int = 0  # leading pages of group 0 that all rows have in common; 0 where nobody looked
-    fresh: bool = False  # rows of several tokens begin with this step; False where nobody looked
+    fresh: bool = False  # some row of several tokens begins with this step; False where nobody looked
+    later: bool = True  # some row of several tokens began before it; True where nobody looked
 
 
 @dataclass(slots=True)
@@ -47,3 +48,4 @@ class Forward:
     adapters: Tensor | None = None  # [rows] int32 adapter slot
     owners: Tensor | None = None  # [rows] int32: the slot of each row; None: tables are row by row
     shared: Tensor | None = None  # [1] int32: as bounds.shared, the truth on the device
+    last: Tensor | None = None  # [m] int64: tokens that go beyond the last attention; None: all

@@ -7,6 +7,7 @@ Owns no code, only the contracts and the small values they exchange, so that sib
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -157,10 +158,15 @@ class Model(Protocol):
     vocab_size: int
 
     def forward(self, f: Forward) -> Tensor:
-        """Hidden states [n, hidden] after the last norm; fills the caches of f."""
+        """Hidden states [n, hidden] after the last norm, or [m, hidden] of the tokens f.last [m]; fills the
+        caches of f."""
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """[m, hidden] -> [m, vocab] float32, in `out` where given."""
+
+    def outlined(self) -> AbstractContextManager[None]:
+        """Inside, steps go through as few layers as launch every kernel there is; their results mean
+        nothing."""
 
 
 class Checkpoint(Protocol):

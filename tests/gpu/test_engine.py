@@ -14,13 +14,15 @@ from octavo import LLM, SamplingParams
 from tests.gpu.models import CONFIGS, greedy, logits_of, prompts, save
 
 COUNT = 24  # tokens
-BOUND = 0.06  # largest error of a bfloat16 log-probability, over the largest logit of the position
+# largest error of a bfloat16 log-probability, over the largest logit of the position; transformers' own in
+# bfloat16 is 0.010 to 0.026 on these models
+BOUND = 0.04
 FULL = {"max_num_seqs": 32, "max_model_len": 512, "kv_cache_memory_bytes": 64 << 20}
 
 
 class Case:
-    def __init__(self, name: str, folder: Path) -> None:
-        self.folder, self.theirs = folder, save(name, folder)
+    def __init__(self, name: str, folder: Path, spread: float | None = None) -> None:
+        self.folder, self.theirs = folder, save(name, folder, spread)
         self.prompts = prompts(10)
         self.wanted = [greedy(self.theirs, p, COUNT) for p in self.prompts]
 
@@ -77,9 +79,11 @@ def test_a_prefix_from_the_cache_changes_nothing(case: Case) -> None:
         assert llm.stats().prefix_hits > 1000
 
 
-def test_bfloat16_stays_within_the_bound(case: Case) -> None:
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_bfloat16_stays_within_the_bound(name: str, tmp_path: Path) -> None:
     """Teacher-forced on our own tokens; where another token is the reference's first, the two best lie
     closer than twice the error there is."""
+    case = Case(name, tmp_path, spread=0.03)
     with case.llm(dtype="bfloat16", max_logprobs=-1) as llm:
         params = SamplingParams(
             temperature=0.0, max_tokens=COUNT, ignore_eos=True, detokenize=False, logprobs=-1

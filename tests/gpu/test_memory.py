@@ -46,11 +46,11 @@ def test_a_step_without_memory_is_computed_in_pieces(
     wanted = [greedy(theirs, p, 8) for p in asked]
     compute, refused = CudaDevice._compute, []
 
-    def short_of_memory(self, tokens, rows, bounds, first=0):
-        if tokens > 40:
-            refused.append(tokens)
+    def short_of_memory(self, bounds, *rest):
+        if bounds.tokens > 40:
+            refused.append(bounds)
             raise torch.OutOfMemoryError("nothing left")
-        return compute(self, tokens, rows, bounds, first)
+        return compute(self, bounds, *rest)
 
     with LLM(
         model=str(folder), skip_tokenizer_init=True, dtype="float32", kv_cache_memory_bytes=64 << 20

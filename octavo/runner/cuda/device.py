@@ -21,7 +21,7 @@ from octavo.nn.forward import HostBounds
 from octavo.nn.protocols import AttentionBackend, Model
 from octavo.ops.triton.settle import settle
 from octavo.runner.cache import Caches, Layout
-from octavo.runner.cuda.graphs import Graphs, buckets
+from octavo.runner.cuda.graphs import Graphs, common, kinds
 from octavo.runner.cuda.inputs import Inputs
 from octavo.runner.cuda.logprobs import Logprobs
 from octavo.runner.cuda.results import Launched, Results, Sent
@@ -139,25 +139,32 @@ class CudaDevice:
     def _launch(self, step: Rows) -> None:
         """The model on the step's rows. A graph is captured for bounds that hold for every step of its
         size."""
-        tokens, rows = step.padded
-        if not step.graph or self._logprobs.wants_prompt(step):
-            self._hidden = self._launch_eagerly(step)
+        whole = self._logprobs.wants_prompt(step)
+        if not step.graph or whole:
+            self._hidden = self._launch_eagerly(step, whole)
             return
-        longest = 1 if step.decode else tokens
-        length, fresh = self._state.length, step.bounds.fresh
-        bounds = HostBounds(rows, tokens, longest, length, self._shared and length, fresh)
-        key = ("F", tokens, rows, longest, bool(self._shared), fresh)
+        bounds = self._any_of_its_size(step)
         try:
-            self._graphs.run(key, lambda: self._compute(tokens, rows, bounds))
+            self._graphs.run(("F", bounds), lambda: self._compute(bounds))
         except torch.OutOfMemoryError:
-            self._hidden = self._launch_eagerly(step.exact())
+            self._launch_eagerly(step.exact(), whole)
 
-    def _launch_eagerly(self, step: Rows) -> Tensor:
+    def _any_of_its_size(self, step: Rows) -> HostBounds:
+        """Bounds that hold for whatever step is padded to the same size and of the same kind."""
+        tokens, rows = step.padded
+        length = self._state.length
+        return step.bounds._replace(
+            rows=rows, tokens=tokens, max_query=1 if step.decode else tokens, max_context=length,
+            shared=self._shared and length,
+        )  # fmt: skip
+
+    def _launch_eagerly(self, step: Rows, whole: bool) -> Tensor:
         """Where memory runs out, the step is computed in pieces: the first rows, then the others, or the
         first tokens of a long row. That changes no result, since rows only look back."""
-        bounds = step.bounds._replace(shared=self._shared)
+        tokens, rows = step.padded
+        bounds = step.bounds._replace(tokens=tokens, rows=rows, shared=self._shared)
         try:
-            return self._compute(*step.padded, bounds, step.first)
+            return self._compute(bounds, step.first, whole)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             pieces = step.halves()
@@ -167,19 +174,20 @@ class CudaDevice:
         for piece in pieces:
             self._state.set_plan(piece.table(), 0)
             self._state.flush()
-            hidden.append(self._launch_eagerly(piece))
+            hidden.append(self._launch_eagerly(piece, whole))
         self._state.set_plan(step.table(), self._shared)
         self._state.flush()
         self._inputs.lay_out(step.padded[1])  # what S reads
         return torch.cat(hidden)
 
-    def _compute(self, tokens: int, rows: int, bounds: HostBounds, first: int = 0) -> Tensor:
-        """Hidden states [tokens, hidden]; the logits of every row go where S looks for them."""
-        f = self._inputs.build(tokens, rows, bounds)
+    def _compute(self, bounds: HostBounds, first: int = 0, whole: bool = False) -> Tensor:
+        """Launches a step of exactly bounds.tokens and bounds.rows; the logits of every row go where S
+        looks for them. Hidden states [tokens, hidden], or [rows, hidden] where f.last is set."""
+        f = self._inputs.build(bounds, whole)
         prepare(self._backend, self._model.cache_specs, f)
         hidden = self._model.forward(f)
-        logits = self._logits[first : first + rows]
-        self._model.logits(hidden.index_select(0, f.logits_at), out=logits)
+        logits = self._logits[first : first + bounds.rows]
+        self._model.logits(hidden if f.last is not None else hidden.index_select(0, f.logits_at), out=logits)
         return hidden
 
     # ---- S ------------------------------------------------------------------------------------
@@ -230,19 +238,26 @@ class CudaDevice:
             self._graphs.off = before
 
     def rehearse(self) -> None:
-        """Goes through steps of every captured size without the graphs, for who notes their kernels."""
-        length, budget = self._state.length, self._sizes.budget
-        with torch.inference_mode():
-            for tokens in {min(tokens, budget) for tokens in (32, 512, budget)}:
-                self._compute(tokens, 1, HostBounds(1, tokens, tokens, length))
-            for rows in buckets(self._state.slots):
-                self._compute(rows, rows, HostBounds(rows, rows, 1, length))
+        """Goes through steps of every size that has kernels of its own, without the graphs and with few
+        layers, for who notes their kernels."""
+        budget, slots = self._sizes.budget, self._state.slots
+        with torch.inference_mode(), self._model.outlined():
+            for rows, tokens in {(1, min(32, budget)), (1, min(512, budget)), (min(slots, budget), budget)}:
+                for fresh in (True, False):
+                    self._compute(self._bounds(rows, tokens)._replace(fresh=fresh, later=True))
+            for rows in kinds(slots):
+                self._compute(self._bounds(rows, rows))
                 for variant in ("greedy", "random"):
                     self._choose(rows, variant, None)
 
+    def _bounds(self, rows: int, tokens: int) -> HostBounds:
+        longest = 1 if rows == tokens else tokens
+        return HostBounds(rows, tokens, longest, self._state.length, later=False)
+
     def capture(self, progress: Callable[[float], None]) -> int:
-        """Captures the common sizes before the first request; how many graphs there are."""
-        sizes = buckets(self._state.slots)
+        """Captures the common sizes before the first request, the others when they come; how many graphs
+        there are."""
+        sizes = common(self._state.slots)
         for done, rows in enumerate(sizes):
             with torch.inference_mode():
                 self._capture(rows)
@@ -251,9 +266,9 @@ class CudaDevice:
 
     def _capture(self, rows: int) -> None:
         """Twice: once as a dry run, once recorded. No slot is held, so nothing but page 0 is written."""
-        bounds = HostBounds(rows, rows, 1, self._state.length)
+        bounds = self._bounds(rows, rows)
         for _ in range(2):
-            self._graphs.run(("F", rows, rows, 1, False, False), lambda: self._compute(rows, rows, bounds))
+            self._graphs.run(("F", bounds), lambda: self._compute(bounds))
             self._graphs.run(("S", rows, "greedy"), lambda: self._choose(rows, "greedy", None))
 
     def at_close(self, end: Callable[[], None]) -> None:

@@ -51,7 +51,7 @@ class Rows:
     def next(self, plan_id: int) -> Rows:
         """The step after this one, when every row goes on by its count."""
         bounds = self.bounds._replace(
-            max_context=self.bounds.max_context + self.bounds.max_query, fresh=False
+            max_context=self.bounds.max_context + self.bounds.max_query, fresh=False, later=True
         )
         return replace(self, plan_id=plan_id, start=self.start + self.count, bounds=bounds)
 
@@ -113,8 +113,11 @@ def read_rows(plan: StepPlan, sizes: Sizes) -> Rows:
 
 def _bounds(start: Ints, count: Ints) -> HostBounds:
     longest = int(count.max(initial=0))
-    fresh = longest > 1 and not start[count > 1].any()
-    return HostBounds(len(count), int(count.sum()), longest, int((start + count).max(initial=0)), fresh=fresh)
+    began = start[count > 1] > 0
+    context = int((start + count).max(initial=0))
+    return HostBounds(
+        len(count), int(count.sum()), longest, context, fresh=not began.all(), later=bool(began.any())
+    )
 
 
 def _pad(b: HostBounds, sizes: Sizes) -> tuple[tuple[int, int], bool]:

@@ -93,8 +93,6 @@ def _compile(device: CudaDevice, plan: Drawing) -> None:
     than everything else."""
     rehearsal = Rehearsal()
     with rehearsal.noting(), device.eagerly():
-        _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1))
-        _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1), rows=1, tokens=_SHORT)
         device.rehearse()
     rehearsal.compile(_threads())
 
@@ -104,7 +102,7 @@ def _compile_rest(device: CudaDevice, plan: Drawing) -> None:
     rehearsal = Rehearsal()
     with rehearsal.noting(), device.eagerly():
         for how in _RARE:
-            _largest_step(device, plan, how, rows=1)
+            _largest_step(device, plan, how, rows=1, tokens=_SHORT)
     device.at_close(rehearsal.compile_later(lambda: device.idle_for > _QUIET))
 
 

@@ -17,22 +17,25 @@ def rows_of(*work: tuple[int, int, int]):
 
 
 @pytest.mark.parametrize(
-    ("work", "fresh"),
+    ("work", "fresh", "later"),
     [
-        ([(0, 0, 700), (1, 0, 2)], True),
-        ([(0, 0, 700), (1, 40, 1)], True),  # a row of one token decodes
-        ([(0, 0, 700), (1, 16, 20)], False),
-        ([(0, 5, 1), (1, 9, 1)], False),
+        ([(0, 0, 700), (1, 0, 2)], True, False),
+        ([(0, 0, 700), (1, 40, 1)], True, False),  # a row of one token decodes
+        ([(0, 0, 700), (1, 16, 20)], True, True),
+        ([(0, 9, 700), (1, 16, 20)], False, True),
+        ([(0, 5, 1), (1, 9, 1)], False, False),
     ],
 )
-def test_a_step_of_whole_prompts_is_known(work, fresh):
-    assert rows_of(*work).bounds.fresh is fresh
+def test_whole_prompts_and_later_chunks_are_known(work, fresh, later):
+    bounds = rows_of(*work).bounds
+    assert (bounds.fresh, bounds.later) == (fresh, later)
 
 
 def test_what_follows_whole_prompts_is_not_fresh():
     rows = rows_of((0, 0, 700), (1, 0, 300))
-    assert not rows.next(2).bounds.fresh
+    assert not rows.next(2).bounds.fresh and rows.next(2).bounds.later
     first, second = rows.halves()
     assert first.bounds.fresh and second.bounds.fresh
     head, tail = first.halves()
-    assert head.bounds.fresh and not tail.bounds.fresh
+    assert head.bounds.fresh and not head.bounds.later
+    assert tail.bounds.later and not tail.bounds.fresh

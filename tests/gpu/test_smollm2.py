@@ -1,0 +1,56 @@
+"""The default model, a file with real weights: float32 tokens and bfloat16 logits against transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from octavo import LLM, SamplingParams
+from tests.gpu.models import logits_of
+
+COUNT = 24  # tokens
+BOUND = 0.04  # of a bfloat16 log-probability, over the largest logit of the position
+TEXTS = [
+    "What is the capital of France?",
+    "Write a short poem about the sea and a lighthouse.",
+    "def fibonacci(n):",
+    "List three uses of copper, then say where it is found. " * 20,
+]
+
+
+@pytest.fixture(scope="module")
+def theirs(default_model: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    gguf = Path(default_model.weights[0])
+    return AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+
+
+def answers(dtype: str, **more: Any) -> list[Any]:
+    asked = {"temperature": 0.0, "max_tokens": COUNT, "ignore_eos": True, **more}
+    settings = {"max_model_len": 1024, "kv_cache_memory_bytes": 256 << 20, "max_logprobs": -1}
+    with LLM(dtype=dtype, **settings) as llm:
+        return llm.generate(TEXTS, SamplingParams(**asked), use_tqdm=False)
+
+
+def test_float32_gives_the_tokens_of_transformers(theirs: Any) -> None:
+    for output in answers("float32"):
+        prompt, tokens = output.prompt_token_ids, list(output.outputs[0].token_ids)
+        assert logits_of(theirs, prompt + tokens)[len(prompt) - 1 : -1].argmax(-1).tolist() == tokens
+
+
+def test_bfloat16_stays_within_the_bound(theirs: Any) -> None:
+    worst = 0.0
+    for output in answers("bfloat16", logprobs=-1, detokenize=False):
+        prompt, answer = output.prompt_token_ids, output.outputs[0]
+        exact = logits_of(theirs, prompt + list(answer.token_ids))[len(prompt) - 1 : -1]
+        for token, entry, reference in zip(answer.token_ids, answer.logprobs, exact, strict=True):
+            ours = torch.tensor([entry[i].logprob for i in range(len(reference))])
+            error = (ours - reference.log_softmax(-1)).abs().max().item()
+            worst = max(worst, error / reference.abs().max().item())
+            if token != int(reference.argmax()):
+                assert float(reference.max() - reference[token]) <= 2 * error
+    assert 0 < worst < BOUND
