@@ -136,7 +136,7 @@ class DecoderLayer:
         self.mlp_norm = RMSNorm(b / "post_attention_layernorm", spec.hidden, spec.eps)
 
     def __call__(self, x: Tensor, f: Forward, angles: Tensor, last: Tensor | None = None) -> Tensor:
-        """The residual stream [n, hidden] before and after the layer; [m, hidden] after it with `last` [m]."""
+        """The residual stream [n, hidden] before the layer and after it, [m, hidden] with `last` [m]."""
         x = self.attention(x, self.attention_norm, f, angles, last)
         return self.mlp(x, self.mlp_norm)
 

@@ -164,6 +164,10 @@ class Model(Protocol):
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """[m, hidden] -> [m, vocab] float32, in `out` where given."""
 
+
+class Layered(Model, Protocol):
+    """A model whose layers are launched one by one."""
+
     def outlined(self) -> AbstractContextManager[None]:
         """Inside, steps go through as few layers as launch every kernel there is; their results mean
         nothing."""

@@ -24,7 +24,7 @@ from octavo.core.runner import Pending, Progress
 from octavo.models.facts import model_facts
 from octavo.models.registry import Survey, build, survey
 from octavo.nn.build import Build
-from octavo.nn.protocols import DTYPES, Checkpoint, Model
+from octavo.nn.protocols import DTYPES, Checkpoint, Layered, Model
 from octavo.platform.cpu import use_threads
 from octavo.platform.detect import default_dtype, detect
 from octavo.quant.choose import choose_quantization
@@ -110,7 +110,7 @@ def _start_cpu(plan: Drawing, checkpoint: Checkpoint, progress: Progress) -> tup
     return device, plan
 
 
-def _load(plan: Drawing, checkpoint: Checkpoint, where: torch.device, progress: Progress) -> Model:
+def _load(plan: Drawing, checkpoint: Checkpoint, where: torch.device, progress: Progress) -> Layered:
     b = Build.root(
         checkpoint.index,
         dtype=DTYPES[plan.resolved.dtype],

@@ -12,7 +12,8 @@ from octavo import LLM, SamplingParams
 from tests.gpu.models import logits_of
 
 COUNT = 24  # tokens
-BOUND = 0.04  # of a bfloat16 log-probability, over the largest logit of the position
+# of a bfloat16 log-probability, over the largest logit of the position; transformers is 0.054 off in bfloat16
+BOUND = 0.08
 TEXTS = [
     "What is the capital of France?",
     "Write a short poem about the sea and a lighthouse.",

@@ -18,7 +18,7 @@ from octavo.core.events import StepStats
 from octavo.core.messages import StepMasks, StepPlan
 from octavo.nn.attention import prepare
 from octavo.nn.forward import HostBounds
-from octavo.nn.protocols import AttentionBackend, Model
+from octavo.nn.protocols import AttentionBackend, Layered
 from octavo.ops.triton.settle import settle
 from octavo.runner.cache import Caches, Layout
 from octavo.runner.cuda.graphs import Graphs, common, kinds
@@ -40,7 +40,7 @@ class CudaDevice:
 
     def __init__(
         self,
-        model: Model,
+        model: Layered,
         backend: AttentionBackend,
         layout: Layout,
         caches: Caches,

@@ -16,7 +16,7 @@ from octavo.core.facts import Decision, MemoryRow
 from octavo.core.messages import Admission, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.core.runner import Progress
-from octavo.nn.protocols import DTYPES, Model
+from octavo.nn.protocols import DTYPES, Layered
 from octavo.ops.triton import attach, matmul
 from octavo.ops.triton.rehearse import Rehearsal
 from octavo.runner.cache import Caches
@@ -37,7 +37,7 @@ _STAGES = 128 << 20  # bytes: work space of penalties and log-probabilities
 _HEADROOM = 256 << 20  # fragments, workspaces that libraries take later
 
 
-def start_cuda(plan: Drawing, model: Model, progress: Progress) -> tuple[CudaDevice, Drawing]:
+def start_cuda(plan: Drawing, model: Layered, progress: Progress) -> tuple[CudaDevice, Drawing]:
     """The device, and the drawing with what was measured. UserError where nothing fits."""
     where = torch.device("cuda")
     matmul.reserve(where)
@@ -57,7 +57,7 @@ def start_cuda(plan: Drawing, model: Model, progress: Progress) -> tuple[CudaDev
     return device, plan._replace(memory=memory, decisions=decisions)
 
 
-def _measured(plan: Drawing, model: Model, where: torch.device) -> tuple[CudaDevice, Drawing, int]:
+def _measured(plan: Drawing, model: Layered, where: torch.device) -> tuple[CudaDevice, Drawing, int]:
     """The device on a cache of one page, and the bytes its largest step takes beside weights and slots."""
     tiny = Caches(plan.layout, 2, DTYPES[plan.resolved.kv_dtype], where)
     while True:
