@@ -5,8 +5,8 @@ the fused projection and turns them itself; the part that ends the row begins it
 token, as it would be read back from the cache, where one program of each key head stores it. Nothing of this
 step is read through the cache, so that no program waits for another. What earlier steps left there does not
 depend on the kernel before either: a program holds its first tile of keys and values before it waits
-(launch.py says why it may). Tiles are kept in registers, one ahead of its use, so that little shared memory is
-taken from the kernels this one runs beside.
+(launch.py says why it may). Tiles are kept in registers, one ahead of its use, so that little shared memory
+is taken from the kernels this one runs beside.
 """
 
 from __future__ import annotations
