@@ -71,7 +71,7 @@ def error_of(case: Case, want: torch.Tensor, configs: Configs) -> float:
         prefix = shared_prefix(c.q, c.k, c.v, c.tables, c.owners, c.row_start, c.shared_pages,
                                configs.prefix, **scales)  # fmt: skip
     if configs.direct:
-        cut = attention_direct.programs_for(configs.direct, len(c.owners), c.kv_heads, processors())
+        cut = attention_direct.programs_for(configs.direct.per_sm, len(c.owners), c.kv_heads, processors())
         space = Workspace.make(cut[1], len(c.owners), c.heads, c.d, c.q.device)
         space.parts.fill_(float("nan"))
         attention_direct.decode_few(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from octavo.ops.triton.attention_decode import DecodeConfig
 from octavo.ops.triton.attention_direct import DirectConfig
+from octavo.ops.triton.attention_entry import EntryConfig
 from octavo.ops.triton.attention_gather import FreshConfig
 from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
@@ -35,6 +36,18 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
         return DirectConfig(block=16 if d > 128 else 32, warps=4, stages=2, per_sm=2)
     block = 64 if d * itemsize <= 256 else 32
     return DirectConfig(block=block, warps=2, stages=5, per_sm=4 if 1 < rows <= 8 else 1)
+
+
+def entry_config(rows: int, d: int, itemsize: int) -> EntryConfig:
+    """For steps of few rows that all decode. `itemsize` and `d` as for decode_config.
+
+    A program's first tile is read before the kernel waits: short contexts should be cut into tiles, not
+    runs of tiles, which is what `per_sm` says.
+    """
+    per_sm = 1 if rows == 1 else 2 if rows <= 4 else 4
+    if itemsize == 4:
+        return EntryConfig(block=16 if d > 128 else 32, warps=4, per_sm=per_sm)
+    return EntryConfig(block=64 if d * itemsize <= 256 else 32, warps=4, per_sm=per_sm)
 
 
 def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:
