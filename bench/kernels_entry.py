@@ -45,13 +45,13 @@ class Model(NamedTuple):
 MODELS = {"8B": Model(LLAMA, 4096, False), "0.6B": Model(QWEN, 1024, True)}
 CELLS = [("8B", rows, context) for context in (128, 384, 1024, 8192) for rows in (1, 2, 4, 8, 16)]
 CELLS += [("0.6B", rows, context) for context in (128, 384, 1024, 8192) for rows in (1, 8)]
-CUTS = ((32, 2), (32, 4), (64, 4), (64, 8), (128, 8))
+CUTS = ((32, 2, None), (32, 4, 128), (64, 4, None), (64, 4, 168), (64, 8, 128), (128, 8, None))
 AHEAD = (0, 1, 2)
 
 
 def candidates() -> Iterator[EntryConfig]:
-    for (block, warps), per_sm in ((cut, per_sm) for cut in CUTS for per_sm in (1, 2, 4)):
-        yield EntryConfig(block, warps, per_sm)
+    for cut, per_sm in ((cut, per_sm) for cut in CUTS for per_sm in (1, 2, 4)):
+        yield EntryConfig(*cut, per_sm)
 
 
 def variations(best: EntryConfig) -> Iterator[EntryConfig]:
@@ -139,7 +139,7 @@ class Layers:
 
 def time_all(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -> None:
     print("us a layer beyond the products; floor: bytes of keys and values at 3.05 TB/s")
-    print("best: (block, warps, per_sm, least, ahead)")
+    print("best: (block, warps, registers, per_sm, least, ahead)")
     for name, rows, context in cells:
         layers = Layers(name, rows, context)
         products = layers.timed(None)
@@ -178,7 +178,11 @@ def check_steps(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -
     worst = 0.0
     for name, rows, context in (("8B", 1, 100), ("8B", 8, 300), ("0.6B", 3, 1000), ("0.6B", 16, 33)):
         layers = Layers(name, rows, context)
-        for config in (entry_config(rows, 128, 2), EntryConfig(32, 4, 2, 2, 1), EntryConfig(128, 8, 1, 1, 2)):
+        for config in (
+            entry_config(rows, 128, 2),
+            EntryConfig(32, 4, 128, 2, 2, 1),
+            EntryConfig(128, 8, None, 1, 1, 2),
+        ):
             outcomes = [several_steps(layers, attend) for attend in (layers.two(), layers.one(config))]
             errors = [
                 float((a - b).abs().max() / b.abs().max()) if a.isfinite().all() else float("inf")
@@ -259,7 +263,7 @@ def check_case(task: dict[str, Any]) -> str | None:
     case = Case(rows if task.get("long") else tests.ROWS["mixed lengths"], device="cuda", **task["shape"])
     configs = [{"block": 16}]
     if task.get("long"):
-        configs = [{"block": b, "warps": w, "ahead": 1} for b, w in CUTS]
+        configs = [{"block": b, "warps": w, "registers": r, "ahead": 1} for b, w, r in CUTS]
     try:
         for config in configs:
             for aim in (1, 5, 40):

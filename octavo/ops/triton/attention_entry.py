@@ -31,8 +31,9 @@ class EntryConfig(NamedTuple):
     """How rows are cut; chosen on the host (attention_tune.py)."""
 
     block: int = 64  # keys a tile
-    warps: int = 4
-    per_sm: int = 1  # programs for each multiprocessor that are aimed at
+    warps: int = 8
+    registers: int | None = None  # a thread's at most: fewer make room for more programs
+    per_sm: int = 2  # programs for each multiprocessor that are aimed at
     least: int = 1  # smallest part, in tiles
     ahead: int = 0  # tiles after the first that are asked for in L2 before the wait
 
@@ -245,5 +246,5 @@ def enter_few(
         GM=min(packed, triton.next_power_of_2(group)), D=d, DP=triton.next_power_of_2(d),
         TURNING=entry.angles.shape[-1], R=ROWS, BLOCK=config.block, PAGE=page, WINDOW=window,
         SOFTCAP=softcap > 0, EXACT=qkv.dtype == torch.float32, AHEAD=config.ahead, EARLY=first,
-        num_warps=config.warps, num_stages=1, launch_pdl=first,
+        num_warps=config.warps, num_stages=1, maxnreg=config.registers, launch_pdl=first,
     )  # fmt: skip
