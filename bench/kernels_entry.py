@@ -246,7 +246,9 @@ def check(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -> None
         {"shape": shape, "norm": i % 2 == 0} for i, shape in enumerate(tests.SHAPES)
     ]
     plain = {"heads": 32, "kv_heads": 8, "d": 128, "dtype": BF16}
-    tasks += [{"shape": {**plain, "heads": h}, "norm": h == 16, "long": True} for h in (32, 16, 8)]
+    for heads in (32, 16, 8):
+        shape = {**plain, "heads": heads}
+        tasks += [{"shape": shape, "norm": heads == 16, "cut": cut} for cut in CUTS]
     with workers() as pool:
         wrong = [said for said in pool.map(check_case, tasks) if said]
     for said in wrong:
@@ -259,15 +261,14 @@ def check_case(task: dict[str, Any]) -> str | None:
     from tests.kernels import test_attention_entry as tests
     from tests.kernels.attention_case import Case
 
-    rows = [(1, 1), (1, 700), (1, 33), (0, 0), (1, 5000), (1, 64), (1, 65), (1, 2049)]
-    case = Case(rows if task.get("long") else tests.ROWS["mixed lengths"], device="cuda", **task["shape"])
-    configs = [{"block": 16}]
-    if task.get("long"):
-        configs = [{"block": b, "warps": w, "registers": r, "ahead": 1} for b, w, r in CUTS]
+    rows, config = tests.ROWS["mixed lengths"], {"block": 16, "warps": 4}
+    if cut := task.get("cut"):
+        rows = [(1, 1), (1, 700), (1, 33), (0, 0), (1, 5000), (1, 64), (1, 65), (1, 2049)]
+        config = EntryConfig(*cut, ahead=1)._asdict()
+    case = Case(rows, device="cuda", **task["shape"])
     try:
-        for config in configs:
-            for aim in (1, 5, 40):
-                tests.run(case, aim, task["norm"], **config)
+        for aim in (1, 5, 40):
+            tests.run(case, aim, task["norm"], **config)
     except (AssertionError, RuntimeError):
         return f"{task}: {traceback.format_exc()[-400:]}"
     return None
