@@ -159,7 +159,7 @@ def time_all(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -> N
         measure(candidates())
         for best in [config for _, config in runs[:2]]:
             measure(variations(best))
-        chosen = entry_config(rows, layers.step.d, 2)
+        chosen = entry_config(rows, layers.step.d, 2) or EntryConfig()
         ours = layers.timed(layers.one(chosen)) - products
         said = "  ".join(f"{us:.2f} {tuple(c)}" for us, c in runs[:4])
         floor = layers.step.bytes / BANDWIDTH * 1e6
@@ -179,7 +179,7 @@ def check_steps(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -
     for name, rows, context in (("8B", 1, 100), ("8B", 8, 300), ("0.6B", 3, 1000), ("0.6B", 16, 33)):
         layers = Layers(name, rows, context)
         for config in (
-            entry_config(rows, 128, 2),
+            EntryConfig(64, 8, 128, ahead=1),
             EntryConfig(32, 4, 128, 2, 2, 1),
             EntryConfig(128, 8, None, 1, 1, 2),
         ):

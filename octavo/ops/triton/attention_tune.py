@@ -38,11 +38,13 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
     return DirectConfig(block=block, warps=2, stages=5, per_sm=4 if 1 < rows <= 8 else 1)
 
 
-def entry_config(rows: int, d: int, itemsize: int) -> EntryConfig:
-    """For steps of few rows that all decode. `itemsize` and `d` as for decode_config.
+def entry_config(rows: int, d: int, itemsize: int) -> EntryConfig | None:
+    """For steps of few rows that all decode; None: enter, then direct_config. `itemsize` and `d` as there.
 
     Two programs share a multiprocessor and hold a tile each before the kernel waits.
     """
+    if rows > FEW:
+        return None
     if itemsize == 4:
         return EntryConfig(block=16 if d > 128 else 32)
     block, registers = 64 if d * itemsize <= 256 else 32, 128 if d <= 128 else None
