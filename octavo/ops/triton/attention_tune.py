@@ -38,16 +38,17 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
     return DirectConfig(block=block, warps=2, stages=5, per_sm=4 if 1 < rows <= 8 else 1)
 
 
-def entry_config(rows: int, d: int, itemsize: int) -> EntryConfig:
-    """For steps of few rows that all decode. `itemsize` and `d` as for decode_config.
+def entry_config(rows: int, d: int, itemsize: int) -> EntryConfig | None:
+    """For steps of few rows that all decode; None: enter, then direct_config. `itemsize` and `d` as there.
 
-    A program's first tile is read before the kernel waits: short contexts should be cut into tiles, not
-    runs of tiles, which is what `per_sm` says.
+    Two programs share a multiprocessor and hold a tile each before the kernel waits.
     """
-    per_sm = 1 if rows == 1 else 2 if rows <= 4 else 4
+    if rows > FEW:
+        return None
     if itemsize == 4:
-        return EntryConfig(block=16 if d > 128 else 32, warps=4, per_sm=per_sm)
-    return EntryConfig(block=64 if d * itemsize <= 256 else 32, warps=4, per_sm=per_sm)
+        return EntryConfig(block=16 if d > 128 else 32)
+    block, registers = 64 if d * itemsize <= 256 else 32, 128 if d <= 128 else None
+    return EntryConfig(block=block, registers=registers, ahead=1)
 
 
 def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:
