@@ -159,7 +159,7 @@ def time_all(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -> N
         measure(candidates())
         for best in [config for _, config in runs[:2]]:
             measure(variations(best))
-        chosen = entry_config(rows, layers.step.d, 2) or EntryConfig()
+        chosen = entry_config(rows, 0, layers.step.d, 2) or EntryConfig()
         ours = layers.timed(layers.one(chosen)) - products
         said = "  ".join(f"{us:.2f} {tuple(c)}" for us, c in runs[:4])
         floor = layers.step.bytes / BANDWIDTH * 1e6

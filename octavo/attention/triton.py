@@ -104,7 +104,7 @@ class TritonAttention:
         if meta.shared is None and (direct := self._tune.direct_config(*of_cache)) is not None:
             meta.direct = direct
             if f.bounds.max_query == 1:
-                meta.entering = self._tune.entry_config(*of_cache)
+                meta.entering = self._tune.entry_config(rows, f.bounds.max_context, *of_cache[1:])
             return
         meta.config = config = self._tune.decode_config(*of_cache)
         meta.programs = self._decode.programs_for(config, spec.kv_heads, _processors(cache.device))

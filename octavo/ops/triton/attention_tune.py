@@ -13,6 +13,7 @@ from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
 
 FEW = 16  # rows that decode without a work list
+BRIEF = 1024  # tokens of context
 
 
 def decode_config(rows: int, d: int, itemsize: int) -> DecodeConfig:
@@ -38,17 +39,15 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
     return DirectConfig(block=block, warps=2, stages=5, per_sm=4 if 1 < rows <= 8 else 1)
 
 
-def entry_config(rows: int, d: int, itemsize: int) -> EntryConfig | None:
-    """For steps of few rows that all decode; None: enter, then direct_config. `itemsize` and `d` as there.
-
-    Two programs share a multiprocessor and hold a tile each before the kernel waits.
-    """
-    if rows > FEW:
+def entry_config(rows: int, max_context: int, d: int, itemsize: int) -> EntryConfig | None:
+    """For steps of few rows that all decode; None: enter, then direct_config, whose loop has more tiles on
+    their way. `itemsize` and `d` as there."""
+    if rows > 4 or max_context > BRIEF:
         return None
     if itemsize == 4:
         return EntryConfig(block=16 if d > 128 else 32)
-    block, registers = 64 if d * itemsize <= 256 else 32, 128 if d <= 128 else None
-    return EntryConfig(block=block, registers=registers, ahead=1)
+    block = 64 if d * itemsize <= 256 else 32
+    return EntryConfig(block=block, warps=4, per_sm=4 if rows == 1 else 2, ahead=0)
 
 
 def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:
