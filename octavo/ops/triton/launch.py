@@ -96,7 +96,7 @@ def ahead_of(weight: Tensor, programs: int) -> Ahead:
 
 _LINE = 128  # bytes
 _ASKED = 1 << 16  # lines: what memory sends in about 3 us
-_MOST_EACH = 1 << 13  # lines of one program
+_MOST_EACH = 1 << 10  # lines of one program
 _SMALL = 512  # programs
 
 
