@@ -30,7 +30,7 @@ from octavo.ops.triton.attention_work import (
     SLOT,
     TOKEN,
 )
-from octavo.ops.triton.launch import early, prefetch, start_next, wait
+from octavo.ops.triton.launch import early, start_next, wait
 
 
 class DecodeConfig(NamedTuple):
@@ -165,27 +165,6 @@ def _read(
 
 
 @triton.jit
-def places_of(table, at, seen, page_step, place_step, PAGE: tl.constexpr):
-    """Where positions `at` lie in the cache of a head."""
-    page = tl.load(table + at // PAGE, mask=seen, other=0, cache_modifier=".cg")
-    return page.to(tl.int64) * page_step + (at % PAGE) * place_step
-
-
-@triton.jit
-def ask_tile(k_head, v_head, table, n, low, stop, page_step, place_step, D: tl.constexpr, BLOCK: tl.constexpr,
-         PAGE: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
-    """Has the same fetched into L2: one pointer a cache line of 128 bytes."""
-    LINE: tl.constexpr = 128 // (k_head.dtype.element_ty.primitive_bitwidth // 8)
-    LINES: tl.constexpr = triton.next_power_of_2((D + LINE - 1) // LINE)
-    if n < stop:
-        at = tl.minimum(n + tl.arange(0, BLOCK), stop - 1)
-        d = tl.minimum(tl.arange(0, LINES) * LINE, D - 1)
-        where = places_of(table, at, at >= low, page_step, place_step, PAGE)[:, None] + d[None, :]
-        prefetch(k_head + where, EARLY)
-        prefetch(v_head + where, EARLY)
-
-
-@triton.jit
 def _finish(
     out, parts, sums, counter, acc, lse, program, first, count, h, mine, base, many,
     HEADS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, GM: tl.constexpr, FUSED: tl.constexpr,
@@ -240,15 +219,6 @@ def _decode_kernel(
     h = kv * GROUP + g
     d = tl.arange(0, DP)
     inside = mine[:, None] & (d < D)[None, :]
-    if EARLY:  # the tile this program begins with; its last key may yet come (launch.py on what is safe)
-        fields = items + program * FIELDS
-        n = tl.load(fields + BEGIN, cache_modifier=".cg") * BLOCK
-        table = tables + tl.load(fields + SLOT, cache_modifier=".cg").to(tl.int64) * table_step
-        low = tl.load(fields + LOW, cache_modifier=".cg")
-        stop = tl.minimum(tl.load(fields + END, cache_modifier=".cg") * BLOCK,
-                          tl.load(fields + LENGTH, cache_modifier=".cg"))  # fmt: skip
-        k_head, v_head = k_cache + kv * head_step, v_cache + kv * head_step
-        ask_tile(k_head, v_head, table, n, low, stop, page_step, place_step, D, BLOCK, PAGE, EARLY)
     wait(EARLY)
 
     item = program

@@ -19,10 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 from octavo.ops.enter import LARGEST
-from octavo.ops.triton.attention_decode import Workspace, _clear, _finish, ask_tile, places_of
+from octavo.ops.triton.attention_decode import Workspace, _clear, _finish
 from octavo.ops.triton.attention_direct import ROWS, _pick
 from octavo.ops.triton.attention_softmax import LOWEST, cap, fold, narrowed, product
-from octavo.ops.triton.launch import early, start_next, wait
+from octavo.ops.triton.launch import early, prefetch, start_next, wait
 
 _LARGEST = tl.constexpr(LARGEST)
 
@@ -50,16 +50,37 @@ class Entry(NamedTuple):
 
 
 @triton.jit
+def _places(table, at, seen, page_step, place_step, PAGE: tl.constexpr):
+    """Where positions `at` lie in the cache of a head."""
+    page = tl.load(table + at // PAGE, mask=seen, other=0, cache_modifier=".cg")
+    return page.to(tl.int64) * page_step + (at % PAGE) * place_step
+
+
+@triton.jit
 def _tile(k_head, v_head, table, n, low, stop, page_step, place_step, D: tl.constexpr, DP: tl.constexpr,
           BLOCK: tl.constexpr, PAGE: tl.constexpr):  # fmt: skip
     """Keys and values of positions n, ..., as far as they are in [low, stop)."""
     d = tl.arange(0, DP)
     at = n + tl.arange(0, BLOCK)
     seen = (at >= low) & (at < stop)
-    where = places_of(table, at, seen, page_step, place_step, PAGE)[:, None] + d[None, :]
+    where = _places(table, at, seen, page_step, place_step, PAGE)[:, None] + d[None, :]
     there = seen[:, None] & (d < D)[None, :]
     keys = tl.load(k_head + where, mask=there, other=0.0, cache_modifier=".cg")
     return keys, tl.load(v_head + where, mask=there, other=0.0, cache_modifier=".cg")
+
+
+@triton.jit
+def _ask(k_head, v_head, table, n, low, stop, page_step, place_step, D: tl.constexpr, BLOCK: tl.constexpr,
+         PAGE: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
+    """Has the same fetched into L2: one pointer a cache line of 128 bytes."""
+    LINE: tl.constexpr = 128 // (k_head.dtype.element_ty.primitive_bitwidth // 8)
+    LINES: tl.constexpr = triton.next_power_of_2((D + LINE - 1) // LINE)
+    if n < stop:
+        at = tl.minimum(n + tl.arange(0, BLOCK), stop - 1)
+        d = tl.minimum(tl.arange(0, LINES) * LINE, D - 1)
+        where = _places(table, at, at >= low, page_step, place_step, PAGE)[:, None] + d[None, :]
+        prefetch(k_head + where, EARLY)
+        prefetch(v_head + where, EARLY)
 
 
 @triton.jit
@@ -141,9 +162,9 @@ def _entry_kernel(
         k_head, v_head = k_cache + kv * head_step, v_cache + kv * head_step
         keys, values = _tile(k_head, v_head, table, begin, lowest, stop, page_step, place_step, D, DP, BLOCK,
                              PAGE)  # fmt: skip
-        place = places_of(table, new, row < R, page_step, place_step, PAGE)
+        place = _places(table, new, row < R, page_step, place_step, PAGE)
         for i in tl.static_range(AHEAD):
-            ask_tile(k_head, v_head, table, begin + (i + 1) * BLOCK, lowest, stop, page_step, place_step, D,
+            _ask(k_head, v_head, table, begin + (i + 1) * BLOCK, lowest, stop, page_step, place_step, D,
                  BLOCK, PAGE, EARLY)  # fmt: skip
         pair = (d + TURNING // 2) % TURNING
         turns = d < TURNING

@@ -18,7 +18,6 @@ inputs and what earlier steps left (old keys and values) where no kernel since h
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
 import torch
 import triton
@@ -68,50 +67,6 @@ def prefetch(pointers, EARLY: tl.constexpr):
             is_pure=False,
             pack=1,
         )
-
-
-class Ahead(NamedTuple):
-    """Weights that a small kernel asks for in L2 on behalf of the product after it, while memory has nothing
-    else to do: the beginnings of rows, since that is where all of a product's programs begin."""
-
-    weight: Tensor | None
-    rows: int
-    step: int  # bytes from row to row
-    LINES: int  # of 128 bytes, a row; 0: nothing is asked for
-    EACH: int  # lines a program asks for
-
-
-NOTHING = Ahead(None, 0, 0, 0, 1)
-
-
-def ahead_of(weight: Tensor, programs: int) -> Ahead:
-    """For a kernel of so many programs. Many of them have enough to do themselves."""
-    step = weight.stride(0) * weight.element_size()
-    if programs > _SMALL or not early(weight) or step % _LINE or not weight.is_contiguous():
-        return NOTHING
-    lines = _power_below(min(step // _LINE, max(4, _ASKED // weight.shape[0])))
-    each = min(_MOST_EACH, triton.next_power_of_2(-(-_ASKED // programs)))
-    return Ahead(weight, min(weight.shape[0], programs * each // lines), step, lines, each)
-
-
-_LINE = 128  # bytes
-_ASKED = 1 << 16  # lines: what memory sends in about 3 us
-_MOST_EACH = 1 << 10  # lines of one program
-_SMALL = 512  # programs
-
-
-def _power_below(n: int) -> int:
-    return 1 << (n.bit_length() - 1)
-
-
-@triton.jit
-def ask_ahead(ahead, rows, step, program, LINES: tl.constexpr, EACH: tl.constexpr, EARLY: tl.constexpr):
-    """A program's share of an Ahead."""
-    if LINES > 0:
-        line = program * EACH + tl.arange(0, EACH)
-        row = tl.minimum(line // LINES, rows - 1)
-        spots = ahead.to(tl.pointer_type(tl.int8)) + row.to(tl.int64) * step + line % LINES * 128
-        prefetch(spots, EARLY)
 
 
 @triton.jit

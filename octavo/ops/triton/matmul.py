@@ -15,12 +15,12 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from octavo.ops.matmul import head_logits, linear, project
+from octavo.ops.norm import rms_norm
 from octavo.ops.triton.launch import early, interpreted
 from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of, worth
 from octavo.ops.triton.matmul_dot import dot_kernel
 from octavo.ops.triton.matmul_eight import eight_kernel
 from octavo.ops.triton.matmul_vec import vec_kernel
-from octavo.ops.triton.norm import norm_before
 
 MOST = 64
 _PARTS = 1 << 23  # float32: 32 MiB for shares of tiles
@@ -155,7 +155,7 @@ def _is_skinny(x: Tensor, weight: Tensor, *_: object, **named: object) -> bool:
     return skinny(x, weight)
 
 
-def _projects_here(
+def _projects_skinny(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -164,7 +164,7 @@ def _projects_here(
     eps: float = 0.0,
     act: str | None = None,
 ) -> bool:
-    return gain is not None or skinny(x, weight, act is not None)
+    return skinny(x, weight, act is not None)
 
 
 @linear.kernel("cuda", when=lambda x, weight, bias=None, residual=None: residual is not None)
@@ -180,7 +180,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Ten
     return multiply(x, weight, Terms(bias=bias, residual=residual))
 
 
-@project.kernel("cuda", when=_projects_here)
+@project.kernel("cuda", when=_projects_skinny)
 def _project(
     x: Tensor,
     weight: Tensor,
@@ -191,10 +191,8 @@ def _project(
     act: str | None = None,
 ) -> Tensor:
     if gain is not None and x.shape[0] > 1:
-        x, gain = norm_before(x, gain, eps, weight), None
-    if skinny(x, weight, act is not None):
-        return multiply(x, weight, Terms(None, bias, residual, gain, eps, act))
-    return project.reference(x, weight, bias, residual, gain, eps, act)
+        x, gain = rms_norm(x, gain, eps), None
+    return multiply(x, weight, Terms(None, bias, residual, gain, eps, act))
 
 
 @head_logits.kernel("cuda", when=lambda x, weight, out=None: x.dtype != torch.float32)

@@ -8,19 +8,15 @@ import triton.language as tl
 from torch import Tensor
 
 from octavo.ops.norm import rms_norm
-from octavo.ops.triton.launch import NOTHING, ahead_of, ask_ahead, early, start_next, wait
+from octavo.ops.triton.launch import early, start_next, wait
 
 _WIDEST = 1 << 15  # a row is held in registers
 
 
-@triton.jit(do_not_specialize=["ahead_rows"])
-def norm_kernel(
-    x, gain, y, ahead, ahead_rows, ahead_step, d, eps, LINES: tl.constexpr, EACH: tl.constexpr,
-    BLOCK: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
+@triton.jit
+def norm_kernel(x, gain, y, d, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     """y [n, d] = norm(x) * gain."""
     start_next(EARLY)
-    ask_ahead(ahead, ahead_rows, ahead_step, tl.program_id(0), LINES, EACH, EARLY)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < d
@@ -40,23 +36,11 @@ def _fits(x: Tensor, weight: Tensor, eps: float) -> bool:
     return x.numel() > 0 and x.is_contiguous() and x.shape[-1] <= _WIDEST
 
 
-def norm_before(x: Tensor, gain: Tensor, eps: float, weight: Tensor) -> Tensor:
-    """The norm, with the weights [n_out, d] of the product that takes its outcome on their way."""
-    return normed(x, gain, eps, weight) if _fits(x, gain, eps) else rms_norm(x, gain, eps)
-
-
 @rms_norm.kernel("cuda", when=_fits, invariant=True)
-def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return normed(x, weight, eps)
-
-
-def normed(x: Tensor, weight: Tensor, eps: float, before: Tensor | None = None) -> Tensor:
-    """`before` [n_out, d]: the matrix that is multiplied with the outcome next."""
+def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     y, d = torch.empty_like(x), x.shape[-1]
-    block, first, n = triton.next_power_of_2(d), early(x), x.numel() // d
-    ahead = NOTHING if before is None else ahead_of(before, n)
-    norm_kernel[(n,)](
-        x, weight, y, ahead.weight, ahead.rows, ahead.step, d, eps, LINES=ahead.LINES, EACH=ahead.EACH,
-        BLOCK=block, EARLY=first, num_warps=row_warps(block), launch_pdl=first,
-    )  # fmt: skip
+    block, first = triton.next_power_of_2(d), early(x)
+    norm_kernel[(x.numel() // d,)](
+        x, weight, y, d, eps, BLOCK=block, EARLY=first, num_warps=row_warps(block), launch_pdl=first
+    )
     return y

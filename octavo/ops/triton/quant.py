@@ -13,25 +13,22 @@ import triton.language as tl
 from torch import Tensor
 
 from octavo.ops.activation import GATES
+from octavo.ops.norm import rms_norm
 from octavo.ops.quant import EIGHT, project_eight
-from octavo.ops.triton.launch import NOTHING, activate, ahead_of, ask_ahead, early, start_next, wait
+from octavo.ops.triton.launch import activate, early, start_next, wait
 from octavo.ops.triton.matmul import Terms, multiply, skinny
-from octavo.ops.triton.norm import norm_before, row_warps
+from octavo.ops.triton.norm import row_warps
 
 _WIDEST = 1 << 15
 
 
-@triton.jit(do_not_specialize=["ahead_rows"])
-def quantise_kernel(
-    x, gain, y, scale, ahead, ahead_rows, ahead_step, d, eps, ACT: tl.constexpr, LINES: tl.constexpr,
-    EACH: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
+@triton.jit
+def quantise_kernel(x, gain, y, scale, d, eps, ACT: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     """A row of x [n, d] -> e4m3 y [n, d] and float32 scale [n].
 
     Normed first where gain [d] is given; with ACT x is [n, 2 d] = (gate, up), and gated first.
     """
     start_next(EARLY)
-    ask_ahead(ahead, ahead_rows, ahead_step, tl.program_id(0), LINES, EACH, EARLY)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < d
@@ -53,21 +50,19 @@ def quantise_kernel(
 
 
 def quantise(
-    x: Tensor, gain: Tensor | None = None, eps: float = 0.0, act: str | None = None,
-    before: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    x: Tensor, gain: Tensor | None = None, eps: float = 0.0, act: str | None = None
+) -> tuple[Tensor, Tensor]:
     """x [n, d] -> e4m3 [n, d] and scales [n, 1], after a norm where `gain` is given.
 
-    With `act`, a gated activation of x [n, 2 d] comes first. `before` [n_out, d]: as normed() has it.
+    With `act`, a gated activation of x [n, 2 d] comes first.
     """
     n, d = x.shape[0], x.shape[1] // (2 if act else 1)
     y = torch.empty(n, d, dtype=EIGHT, device=x.device)
     scale = torch.empty(n, 1, device=x.device)
     block, first = triton.next_power_of_2(d), early(x)
-    ahead = NOTHING if before is None else ahead_of(before, n)
     quantise_kernel[(n,)](
-        x, gain, y, scale, ahead.weight, ahead.rows, ahead.step, d, eps, ACT=act, LINES=ahead.LINES,
-        EACH=ahead.EACH, BLOCK=block, EARLY=first, num_warps=row_warps(block), launch_pdl=first,
+        x, gain, y, scale, d, eps, ACT=act, BLOCK=block, EARLY=first,
+        num_warps=row_warps(block), launch_pdl=first,
     )  # fmt: skip
     return y, scale
 
@@ -94,7 +89,7 @@ def _through_eight_bits(
     act: str | None = None,
     before: str | None = None,
 ) -> Tensor:
-    rows, row_scale = quantise(x, gain, eps, before, weight)
+    rows, row_scale = quantise(x, gain, eps, before)
     y = torch._scaled_mm(
         rows, weight.t(), row_scale, scale.view(1, -1), out_dtype=torch.bfloat16, use_fast_accum=True
     ).to(x.dtype)
@@ -117,9 +112,9 @@ def streaming(
 ) -> Tensor:
     assert before is None, "few rows are gated by the product that makes them"
     if x.shape[0] > 1 and _many(x, weight):
-        rows, row_scale = quantise(x, gain, eps, before=weight)
+        rows, row_scale = quantise(x, gain, eps)
         terms = Terms(scale, bias, residual, act=act, dtype=x.dtype, x_scale=row_scale)
         return multiply(rows, weight, terms)
     if gain is not None and x.shape[0] > 1:
-        x, gain = norm_before(x, gain, eps, weight), None
+        x, gain = rms_norm(x, gain, eps), None
     return multiply(x, weight, Terms(scale, bias, residual, gain, eps, act))
