@@ -22,7 +22,7 @@ from octavo.nn.forward import HostBounds
 from octavo.nn.protocols import AttentionBackend, Layered
 from octavo.ops.triton.settle import settle
 from octavo.runner.cache import Caches, Layout
-from octavo.runner.cuda.graphs import Graphs, common, kinds
+from octavo.runner.cuda.graphs import Graphs, buckets, kinds
 from octavo.runner.cuda.inputs import Inputs
 from octavo.runner.cuda.logprobs import Logprobs
 from octavo.runner.cuda.results import Launched, Results, Sent
@@ -266,9 +266,8 @@ class CudaDevice:
         return HostBounds(rows, tokens, longest, self._state.length, later=False)
 
     def capture(self, progress: Callable[[float], None]) -> int:
-        """Captures the common sizes before the first request, the others when they come; how many graphs
-        there are."""
-        sizes = common(self._state.slots)
+        """Captures the common sizes before the first request; how many graphs there are."""
+        sizes = buckets(self._state.slots)
         for done, rows in enumerate(sizes):
             with torch.inference_mode():
                 self._capture(rows)
