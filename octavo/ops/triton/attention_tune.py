@@ -42,12 +42,13 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
 def entry_config(rows: int, max_context: int, d: int, itemsize: int) -> EntryConfig | None:
     """For steps of few rows that all decode; None: enter, then direct_config, whose loop has more tiles on
     their way. `itemsize` and `d` as there."""
-    if rows > 4 or max_context > BRIEF:
+    if rows > FEW or max_context > BRIEF:
         return None
     if itemsize == 4:
         return EntryConfig(block=16 if d > 128 else 32)
-    block = 64 if d * itemsize <= 256 else 32
-    return EntryConfig(block=block, warps=4, per_sm=4 if rows == 1 else 2, ahead=0)
+    if rows > 4 or d * itemsize > 256:
+        return EntryConfig(block=32, warps=2, per_sm=4)
+    return EntryConfig(block=64, warps=4, per_sm=4 if rows == 1 else 2, ahead=0)
 
 
 def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:

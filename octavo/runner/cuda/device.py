@@ -33,7 +33,7 @@ from octavo.sampling.device.sampler import DeviceSampler
 
 _LAUNCHES_S = 0.01  # what launching a step kernel by kernel takes the host, about
 _RATE = 3e14  # operations a second of a large product, about
-_BRIEF, _BRIEF_ROWS = 1024, 4  # tokens of context, rows: small steps have graphs of their own
+_BRIEF, _BRIEF_ROWS = 1024, 16  # tokens of context, rows: small steps have graphs of their own
 _SHARED = 512  # tokens that all rows must have in common before they are read once for all
 
 
