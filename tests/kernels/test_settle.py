@@ -11,6 +11,7 @@ import torch
 from octavo.ops.triton.settle import settle
 from octavo.runner import commit as reference
 from octavo.runner.slots import Slots
+from tests.kernels.fresh import number
 
 LENGTH = 40
 
@@ -39,9 +40,9 @@ def bitmaps(slots: Slots) -> np.ndarray:
     return np.packbits(bits, axis=2, bitorder="little").view(np.int32)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_slots_and_outcome_are_the_reference_s(seed: int, device: str):
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize("turn", range(3))
+def test_slots_and_outcome_are_the_reference_s(turn: int, device: str):
+    rng = np.random.default_rng(number())
     number, rows, padding = 400, 300, 3
     slots = slots_of(rng, number)
     owner = rng.permutation(number)[:rows]
