@@ -69,9 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """So that a run can be repeated as it was."""
     if SEED in config.stash:
         terminalreporter.write_line(f"inputs of tests/kernels: {fresh.NAME}={config.stash[SEED]}")

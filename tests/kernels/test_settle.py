@@ -43,9 +43,9 @@ def bitmaps(slots: Slots) -> np.ndarray:
 @pytest.mark.parametrize("turn", range(3))
 def test_slots_and_outcome_are_the_reference_s(turn: int, device: str):
     rng = np.random.default_rng(number())
-    number, rows, padding = 400, 300, 3
-    slots = slots_of(rng, number)
-    owner = rng.permutation(number)[:rows]
+    many, rows, padding = 400, 300, 3
+    slots = slots_of(rng, many)
+    owner = rng.permutation(many)[:rows]
     wants = rng.random(rows) < 0.8
     start, known = slots.computed[owner], slots.known[owner]
     count = np.where(rng.random(rows) < 0.7, known - start, rng.integers(1, known - start + 1))
