@@ -132,12 +132,12 @@ WHOLE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def whole_prompts(seed: int, config: FreshConfig) -> tuple[float, bool]:
+def whole_prompts(which: int, config: FreshConfig) -> tuple[float, bool]:
     """Keys gathered, values a view of wider rows: (error in tolerances, whether others are untouched)."""
     from octavo.ops.triton.attention_fresh import fresh
 
     plain = {"heads": 32, "kv_heads": 8, "d": 128, "dtype": BF16, "device": "cuda", "pad": 5}
-    case = Case(FRESH, seed=seed, **{**plain, **WHOLE[seed]}).build()
+    case = Case(FRESH, **{**plain, **WHOLE[which]}).build()
     keys = gather(case.k, case.slots())
     wide = torch.cat((torch.full_like(keys, float("nan")), gather(case.v, case.slots())), 1)
     values = wide[:, keys.shape[1] :]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from octavo import LLM, SamplingParams
+from tests.gpu.closeness import Closeness
 from tests.gpu.models import logits_of
 
 COUNT = 24  # tokens
@@ -44,14 +45,9 @@ def test_float32_gives_the_tokens_of_transformers(theirs: Any) -> None:
 
 
 def test_bfloat16_stays_within_the_bound(theirs: Any) -> None:
-    worst = 0.0
+    close = Closeness(BOUND)
     for output in answers("bfloat16", logprobs=-1, detokenize=False):
         prompt, answer = output.prompt_token_ids, output.outputs[0]
-        exact = logits_of(theirs, prompt + list(answer.token_ids))[len(prompt) - 1 : -1]
-        for token, entry, reference in zip(answer.token_ids, answer.logprobs, exact, strict=True):
-            ours = torch.tensor([entry[i].logprob for i in range(len(reference))])
-            error = (ours - reference.log_softmax(-1)).abs().max().item()
-            worst = max(worst, error / reference.abs().max().item())
-            if token != int(reference.argmax()):
-                assert float(reference.max() - reference[token]) <= 2 * error
-    assert 0 < worst < BOUND
+        tokens = list(answer.token_ids)
+        close.answer(tokens, answer.logprobs, logits_of(theirs, prompt + tokens)[len(prompt) - 1 : -1])
+    close.check("SmolLM2")

@@ -29,10 +29,11 @@ class Case:
     k_scale: float = 1.0
     v_scale: float = 1.0
     device: str = "cpu"
-    seed: int = 0
+    seed: int | None = None  # of its own; otherwise torch's generator goes on
 
     def build(self) -> Case:
-        torch.manual_seed(self.seed)
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
         counts = [c for c, _ in self.rows]
         n, live = sum(counts), [c > 0 for c in counts]
         self.scale = self.d**-0.5
