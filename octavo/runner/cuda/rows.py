@@ -87,6 +87,10 @@ class Rows:
         bounds = _bounds(self.start, self.count)
         return replace(self, bounds=bounds, padded=(max(bounds.tokens, bounds.rows), bounds.rows))
 
+    def eager(self) -> Rows:
+        """The same, launched kernel by kernel and without padding."""
+        return replace(self.exact(), graph=False)
+
     def in_plan_order(self, values: Ints) -> Ints:
         """[rows, ...] of the step, reordered as the plan has them."""
         if self.order is None:
