@@ -11,17 +11,15 @@ import torch
 from octavo.attention import flashinfer
 from octavo.core.errors import Unsupported
 from octavo.core.facts import Platform
-from octavo.nn.forward import Forward, GroupInputs, HostBounds, HostRows
-from octavo.nn.protocols import AttnLayer, CacheSpec
+from octavo.nn.forward import HostBounds
+from octavo.nn.protocols import CacheSpec
 from tests.cpu.runner import test_device as plain
 from tests.kernels import flashinfer_double
 from tests.kernels.attention_case import Case
+from tests.kernels.attention_steps import CHUNKS, MIXED, attend, host_of
 from tests.kernels.cuda_rig import cuda_rig
 
 GPU = Platform(kind="cuda", name="test", cores=1, memory_total=1, memory_free=1, features=("sm90",))
-# rows that decode first; a count of 0 among them: one that ended on the device, unknown to the host
-MIXED = [(1, 33), (0, 0), (1, 7), (5, 5), (20, 47), (3, 19), (2, 2)]
-CHUNKS = [(5, 5), (20, 47), (17, 17)]
 
 
 @pytest.fixture
@@ -30,28 +28,6 @@ def backend(monkeypatch: pytest.MonkeyPatch, device: str) -> flashinfer.FlashInf
     made = flashinfer.FlashInferAttention()
     made.reserve(16, torch.device(device))
     return made
-
-
-def host_of(case: Case) -> HostRows:
-    counts = torch.tensor([max(count, 1) for count, _ in case.rows])
-    lengths = torch.tensor([max(length, 1) for _, length in case.rows])
-    owners = case.owners[: len(case.rows)].cpu()
-    return HostRows(owners.numpy(), (lengths - counts).numpy(), counts.numpy(), (case.tables.cpu().numpy(),))
-
-
-def attend(backend: flashinfer.FlashInferAttention, case: Case, host: HostRows | None) -> torch.Tensor:
-    spec = CacheSpec("layer", case.kv_heads, case.d, "window" if case.window else "full", case.window)
-    inputs = GroupInputs(case.lengths, case.tables, case.slots())
-    began = [length > count for count, length in case.rows if count > 1]
-    f = Forward(
-        inputs.slots, inputs.slots, case.row_start, inputs.slots, (inputs,), {"layer": case.cache},
-        HostBounds(len(case.owners), len(case.q), max(c for c, _ in case.rows), 100, fresh=not all(began), later=any(began)),
-        owners=case.owners, host=host,
-    )  # fmt: skip
-    meta = backend.plan(spec, f.bounds)
-    backend.prepare(f, meta)
-    layer = AttnLayer(case.scale, case.window, case.softcap)
-    return [backend.run(case.q, None, None, case.cache, meta, layer) for _ in range(2)][1]
 
 
 @pytest.mark.parametrize("rows", [MIXED, CHUNKS, MIXED[:3] + CHUNKS[:1]], ids=["mixed", "chunks", "prompt"])

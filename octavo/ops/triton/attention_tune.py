@@ -27,7 +27,7 @@ class FlashInferFrom(NamedTuple):
 
 
 # by architecture ("sm90"): where FlashInfer is chosen without being asked for. None is: our kernels are first
-# until a measurement (`python bench/flashinfer.py`) says otherwise
+# until a measurement (`python bench/attention_flashinfer.py`) says otherwise
 FLASHINFER: dict[str, FlashInferFrom] = {}
 
 
