@@ -11,9 +11,11 @@ import torch
 from octavo.attention import flashinfer
 from octavo.core.errors import Unsupported
 from octavo.core.facts import Platform
+from octavo.core.messages import Work
 from octavo.nn.forward import HostBounds
 from octavo.nn.protocols import CacheSpec
 from tests.cpu.runner import test_device as plain
+from tests.cpu.runner.test_device import admission
 from tests.kernels import flashinfer_double
 from tests.kernels.attention_case import Case
 from tests.kernels.attention_steps import CHUNKS, MIXED, attend, host_of
@@ -107,6 +109,14 @@ def test_a_device_keeps_its_promises(rigs):
     assert rigs.plans > 0
 
 
-def test_chunks_of_equal_size(rigs):
-    plain.test_greedy_tokens_equal_full_recomputation(3)
-    assert rigs.plans > 2
+def test_chunks_that_go_on_by_the_same_plan(rigs, monkeypatch):
+    """Padded like what is captured at first, which later chunks are not."""
+    monkeypatch.setattr(rigs, "_takes", lambda bounds: bounds.later and bounds.max_query > 1)
+    r = plain.rig()
+    r.step(Work(0, 0, 3, 0, 0), admit=(admission(0, plain.PROMPT),), upto={0: 12})
+    assert rigs.plans == 0
+    for _ in range(2):
+        r.step(same=True)
+    last = r.step(Work(0, 9, 2, 0, 1))
+    assert plain.tokens_of(last) == [plain.greedy_decode(r.model, r.backend, plain.PROMPT, 1)]
+    assert rigs.plans == 3
