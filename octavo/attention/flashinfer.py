@@ -187,6 +187,8 @@ class FlashInferAttention(TritonAttention):
         turns = _Turns(shape, made, self._device)
         try:
             turns.plan(choose_rows(_ONE_ROW, 0, shape.page, later=False))
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, OSError) as error:  # its compiler's
             raise Unsupported(
                 f"FlashInfer could not make its kernels: {str(error)[-300:]}",
