@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,8 @@ def main() -> None:
     args = parser.parse_args()
     folder = os.environ.get("OUT")
     out = args.out or (Path(folder) / "attention_flashinfer.json" if folder else None)
-    result: dict[str, Any] = {**provenance(), "gpu": torch.cuda.get_device_name()}
+    versions = {"gpu": torch.cuda.get_device_name(), "flashinfer": version("flashinfer-python")}
+    result: dict[str, Any] = {**provenance(), **versions}
     began = time.perf_counter()
     with torch.inference_mode():
         for label, step, ways in steps():

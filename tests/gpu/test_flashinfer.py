@@ -14,7 +14,10 @@ from tests.gpu import test_engine
 from tests.kernels.attention_case import Case
 from tests.kernels.attention_steps import CHUNKS, MIXED, attend, host_of
 
-pytestmark = pytest.mark.skipif(find_spec("flashinfer") is None, reason="flashinfer-python is not installed")
+pytestmark = [
+    pytest.mark.skipif(find_spec("flashinfer") is None, reason="flashinfer-python is not installed"),
+    pytest.mark.filterwarnings("default"),  # the package's own
+]
 
 LONG = [(1, 700), (0, 0), (1, 33), (130, 130), (77, 1500), (300, 431), (2, 2), (1000, 3000)]
 CHUNKED = {"attention_backend": "flashinfer", "max_num_batched_tokens": 64}
