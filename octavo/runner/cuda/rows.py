@@ -88,8 +88,9 @@ class Rows:
         return replace(self, bounds=bounds, padded=(max(bounds.tokens, bounds.rows), bounds.rows))
 
     def eager(self) -> Rows:
-        """The same, launched kernel by kernel and without padding."""
-        return replace(self.exact(), graph=False)
+        """The same, launched kernel by kernel: no tokens of padding. Rows stay as many as S is captured for."""
+        exact, rows = self.exact(), self.padded[1]
+        return replace(exact, padded=(max(exact.padded[0], rows), rows), graph=False)
 
     def in_plan_order(self, values: Ints) -> Ints:
         """[rows, ...] of the step, reordered as the plan has them."""
