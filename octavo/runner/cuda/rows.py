@@ -88,7 +88,7 @@ class Rows:
         return replace(self, bounds=bounds, padded=(max(bounds.tokens, bounds.rows), bounds.rows))
 
     def eager(self) -> Rows:
-        """The same, launched kernel by kernel: no tokens of padding. Rows stay as many as S is captured for."""
+        """The same, launched kernel by kernel: no padding but the rows for which S is captured."""
         exact, rows = self.exact(), self.padded[1]
         return replace(exact, padded=(max(exact.padded[0], rows), rows), graph=False)
 
