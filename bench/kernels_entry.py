@@ -45,13 +45,13 @@ class Model(NamedTuple):
 MODELS = {"8B": Model(LLAMA, 4096, False), "0.6B": Model(QWEN, 1024, True)}
 CELLS = [("8B", rows, context) for context in (128, 384, 1024, 8192) for rows in (1, 2, 4, 8, 16)]
 CELLS += [("0.6B", rows, context) for context in (128, 384, 1024, 8192) for rows in (1, 8)]
-CUTS = ((32, 2), (32, 4), (64, 4), (64, 8), (128, 8))
+CUTS = ((32, 2, None), (32, 4, 128), (64, 4, None), (64, 4, 168), (64, 8, 128), (128, 8, None))
 AHEAD = (0, 1, 2)
 
 
 def candidates() -> Iterator[EntryConfig]:
-    for (block, warps), per_sm in ((cut, per_sm) for cut in CUTS for per_sm in (1, 2, 4)):
-        yield EntryConfig(block, warps, per_sm)
+    for cut, per_sm in ((cut, per_sm) for cut in CUTS for per_sm in (1, 2, 4)):
+        yield EntryConfig(*cut, per_sm)
 
 
 def variations(best: EntryConfig) -> Iterator[EntryConfig]:
@@ -139,7 +139,7 @@ class Layers:
 
 def time_all(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -> None:
     print("us a layer beyond the products; floor: bytes of keys and values at 3.05 TB/s")
-    print("best: (block, warps, per_sm, least, ahead)")
+    print("best: (block, warps, registers, per_sm, least, ahead)")
     for name, rows, context in cells:
         layers = Layers(name, rows, context)
         products = layers.timed(None)
@@ -159,7 +159,7 @@ def time_all(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -> N
         measure(candidates())
         for best in [config for _, config in runs[:2]]:
             measure(variations(best))
-        chosen = entry_config(rows, layers.step.d, 2)
+        chosen = entry_config(rows, 0, layers.step.d, 2) or EntryConfig()
         ours = layers.timed(layers.one(chosen)) - products
         said = "  ".join(f"{us:.2f} {tuple(c)}" for us, c in runs[:4])
         floor = layers.step.bytes / BANDWIDTH * 1e6
@@ -178,7 +178,11 @@ def check_steps(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -
     worst = 0.0
     for name, rows, context in (("8B", 1, 100), ("8B", 8, 300), ("0.6B", 3, 1000), ("0.6B", 16, 33)):
         layers = Layers(name, rows, context)
-        for config in (entry_config(rows, 128, 2), EntryConfig(32, 4, 2, 2, 1), EntryConfig(128, 8, 1, 1, 2)):
+        for config in (
+            EntryConfig(64, 8, 128, ahead=1),
+            EntryConfig(32, 4, 128, 2, 2, 1),
+            EntryConfig(128, 8, None, 1, 1, 2),
+        ):
             outcomes = [several_steps(layers, attend) for attend in (layers.two(), layers.one(config))]
             errors = [
                 float((a - b).abs().max() / b.abs().max()) if a.isfinite().all() else float("inf")
@@ -242,7 +246,9 @@ def check(result: dict[str, Any], cells: Sequence[tuple[str, int, int]]) -> None
         {"shape": shape, "norm": i % 2 == 0} for i, shape in enumerate(tests.SHAPES)
     ]
     plain = {"heads": 32, "kv_heads": 8, "d": 128, "dtype": BF16}
-    tasks += [{"shape": {**plain, "heads": h}, "norm": h == 16, "long": True} for h in (32, 16, 8)]
+    for heads in (32, 16, 8):
+        shape = {**plain, "heads": heads}
+        tasks += [{"shape": shape, "norm": heads == 16, "cut": cut} for cut in CUTS]
     with workers() as pool:
         wrong = [said for said in pool.map(check_case, tasks) if said]
     for said in wrong:
@@ -255,15 +261,14 @@ def check_case(task: dict[str, Any]) -> str | None:
     from tests.kernels import test_attention_entry as tests
     from tests.kernels.attention_case import Case
 
-    rows = [(1, 1), (1, 700), (1, 33), (0, 0), (1, 5000), (1, 64), (1, 65), (1, 2049)]
-    case = Case(rows if task.get("long") else tests.ROWS["mixed lengths"], device="cuda", **task["shape"])
-    configs = [{"block": 16}]
-    if task.get("long"):
-        configs = [{"block": b, "warps": w, "ahead": 1} for b, w in CUTS]
+    rows, config = tests.ROWS["mixed lengths"], {"block": 16, "warps": 4}
+    if cut := task.get("cut"):
+        rows = [(1, 1), (1, 700), (1, 33), (0, 0), (1, 5000), (1, 64), (1, 65), (1, 2049)]
+        config = EntryConfig(*cut, ahead=1)._asdict()
+    case = Case(rows, device="cuda", **task["shape"])
     try:
-        for config in configs:
-            for aim in (1, 5, 40):
-                tests.run(case, aim, task["norm"], **config)
+        for aim in (1, 5, 40):
+            tests.run(case, aim, task["norm"], **config)
     except (AssertionError, RuntimeError):
         return f"{task}: {traceback.format_exc()[-400:]}"
     return None

@@ -22,7 +22,7 @@ from octavo.ops.enter import LARGEST, enter
 if TYPE_CHECKING:
     from octavo.ops.triton.attention_decode import DecodeConfig, Prefix, Workspace
     from octavo.ops.triton.attention_direct import DirectConfig
-    from octavo.ops.triton.attention_entry import Entry
+    from octavo.ops.triton.attention_entry import Entry, EntryConfig
 
 _LARGEST_HEAD = 256
 _WHOLE = (64, 128)  # head sizes of attention_fresh.py
@@ -43,7 +43,8 @@ class TritonMeta:
     owners: Tensor | None = None
     shared: Tensor | None = None  # None: nothing to read once
     fresh: tuple[Tensor, Tensor] | None = None  # a layer's keys and values, for rows that begin here
-    entry: Entry | None = None  # of a layer that enters where it attends
+    entering: EntryConfig | None = None  # few rows that all decode enter where they attend
+    entry: Entry | None = None  # of a layer between the two
 
 
 class TritonAttention:
@@ -105,6 +106,8 @@ class TritonAttention:
         of_cache = (rows, _padded(spec.head_dim), cache.element_size())
         if meta.shared is None and (direct := self._tune.direct_config(*of_cache)) is not None:
             meta.direct = direct
+            if f.bounds.max_query == 1:
+                meta.entering = self._tune.entry_config(rows, f.bounds.max_context, *of_cache[1:])
             return
         meta.config = config = self._tune.decode_config(*of_cache)
         meta.programs = self._decode.programs_for(config, spec.kv_heads, _processors(cache.device))
@@ -125,7 +128,7 @@ class TritonAttention:
         self, qkv: Tensor, angles: Tensor, heads: Heads, cache: Tensor, meta: TritonMeta, layer: AttnLayer
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         assert meta.inputs is not None
-        if meta.direct is not None and meta.bounds.max_query == 1 and _entered_later(qkv, angles):
+        if meta.entering is not None and _entered_later(qkv, angles):
             meta.entry = self._entry.Entry(qkv, angles, heads.q_norm, heads.k_norm, heads.eps, heads.heads)
             return qkv, None, None
         k, v = _views(cache)
@@ -266,9 +269,9 @@ class TritonAttention:
         scales: dict[str, Any],
     ) -> Tensor:
         """The same where nothing but such rows is in the step: they enter on the way."""
-        assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
-        qkv, rows, spec = entry.qkv, meta.owners.shape[0], meta.spec
-        config = self._tune.entry_config(rows, _padded(spec.head_dim), keys.element_size())
+        assert meta.inputs is not None and meta.entering is not None
+        assert meta.owners is not None and meta.row_start is not None
+        qkv, rows, spec, config = entry.qkv, meta.owners.shape[0], meta.spec, meta.entering
         programs = self._direct.programs_for(config.per_sm, rows, spec.kv_heads, _processors(qkv.device))
         out = torch.empty((len(qkv), entry.heads * spec.head_dim), dtype=qkv.dtype, device=qkv.device)
         self._entry.enter_few(

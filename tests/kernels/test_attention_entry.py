@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -129,3 +131,11 @@ def test_options(device, shape):
 @pytest.mark.parametrize("norm", [False, True])
 def test_heads_that_turn_in_part(device, d, turning, norm):
     run(Case(ROWS["mixed lengths"], d=d, device=device), 5, norm, turning)
+
+
+def test_a_step_has_its_gate():
+    """The kernel reads old keys before its wait: launch.py says what must have waited before it."""
+    from octavo.ops.triton.rope import angles_kernel
+
+    source = inspect.getsource(angles_kernel.fn)
+    assert 0 < source.index("wait(EARLY)") < source.index("start_next(EARLY)")

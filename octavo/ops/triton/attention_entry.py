@@ -31,8 +31,9 @@ class EntryConfig(NamedTuple):
     """How rows are cut; chosen on the host (attention_tune.py)."""
 
     block: int = 64  # keys a tile
-    warps: int = 4
-    per_sm: int = 1  # programs for each multiprocessor that are aimed at
+    warps: int = 8
+    registers: int | None = None  # a thread's at most: fewer make room for more programs
+    per_sm: int = 2  # programs for each multiprocessor that are aimed at
     least: int = 1  # smallest part, in tiles
     ahead: int = 0  # tiles after the first that are asked for in L2 before the wait
 
@@ -85,10 +86,11 @@ def _ask(k_head, v_head, table, n, low, stop, page_step, place_step, D: tl.const
 @triton.jit
 def _turned(x, other, gain, other_gain, cos, sin, eps, D: tl.constexpr):
     """Heads [., DP] in float32, normed and turned; `other` holds the value each one turns with."""
+    x, other = x.to(tl.float32), other.to(tl.float32)
     if gain is not None:
         norm = tl.rsqrt(tl.sum(x * x, 1) / D + eps)[:, None]
-        x, other = x * norm * gain[None, :], other * norm * other_gain[None, :]
-    return x * cos[None, :] + other * sin[None, :]
+        x, other = x * norm * gain.to(tl.float32), other * norm * other_gain.to(tl.float32)
+    return x * cos + other * sin
 
 
 @triton.jit
@@ -121,9 +123,10 @@ def _entry_kernel(
     g = base + tl.arange(0, GP)
     mine = g < GROUP
     h = kv * GROUP + g
-    d = tl.arange(0, DP)
+    # what all heads share is loaded for each of them, where it is needed: nothing is exchanged
+    d = tl.broadcast_to(tl.arange(0, DP)[None, :], [GP, DP])
     real = d < D
-    inside = mine[:, None] & real[None, :]
+    inside = mine[:, None] & real
     r = tl.arange(0, R)
     live = r < rows
     # before the wait: what earlier kernels than the last one wrote, past L1, which may hold older values
@@ -163,41 +166,39 @@ def _entry_kernel(
         for i in tl.static_range(AHEAD):
             _ask(k_head, v_head, table, begin + (i + 1) * BLOCK, lowest, stop, page_step, place_step, D,
                  BLOCK, PAGE, EARLY)  # fmt: skip
-        with_ = (d + TURNING // 2) % TURNING
+        pair = (d + TURNING // 2) % TURNING
         turns = d < TURNING
         q_gain, q_other_gain, k_gain, k_other_gain = None, None, None, None
         if q_norm is not None:
-            q_gain = tl.load(q_norm + d, mask=real, other=0.0).to(tl.float32)
-            q_other_gain = tl.load(q_norm + with_, mask=turns, other=0.0).to(tl.float32)
-            k_gain = tl.load(k_norm + d, mask=real, other=0.0).to(tl.float32)
-            k_other_gain = tl.load(k_norm + with_, mask=turns, other=0.0).to(tl.float32)
+            q_gain = tl.load(q_norm + d, mask=real, other=0.0)
+            q_other_gain = tl.load(q_norm + pair, mask=turns, other=0.0)
+            k_gain = tl.load(k_norm + d, mask=real, other=0.0)
+            k_other_gain = tl.load(k_norm + pair, mask=turns, other=0.0)
         wait(EARLY)
         if row < R:
             line = qkv + at * WIDE
-            k_line = line + (HEADS + kv) * D
-            q = tl.load(line + h[:, None] * D + d[None, :], mask=inside, other=0.0)
-            q_other = tl.load(line + h[:, None] * D + with_[None, :], mask=inside & turns[None, :], other=0.0)
+            q_line, k_line = line + h[:, None] * D, line + (HEADS + kv) * D
+            q = tl.load(q_line + d, mask=inside, other=0.0)
+            q_other = tl.load(q_line + pair, mask=inside & turns, other=0.0)
             k = tl.load(k_line + d, mask=real, other=0.0)
-            k_other = tl.load(k_line + with_, mask=turns, other=0.0)
+            k_other = tl.load(k_line + pair, mask=turns, other=0.0)
             v = tl.load(k_line + KV_HEADS * D + d, mask=real, other=0.0)
             cos = tl.load(angles + at * (2 * TURNING) + d, mask=turns, other=1.0).to(tl.float32)
             sin = tl.load(angles + at * (2 * TURNING) + TURNING + d, mask=turns, other=0.0).to(tl.float32)
-            q = _turned(q.to(tl.float32), q_other.to(tl.float32), q_gain, q_other_gain, cos, sin, eps, D)
-            k = _turned(k[None, :].to(tl.float32), k_other[None, :].to(tl.float32), k_gain, k_other_gain, cos,
-                        sin, eps, D)  # fmt: skip
-            k = _stored(tl.reshape(k, [DP]), k_scale, k_cache)
+            q = _turned(q, q_other, q_gain, q_other_gain, cos, sin, eps, D)
+            k = _stored(_turned(k, k_other, k_gain, k_other_gain, cos, sin, eps, D), k_scale, k_cache)
             v = _stored(v.to(tl.float32), v_scale, v_cache)
-            stores = real & ends_row & (base == 0)
+            stores = real & ((g == 0) & ends_row)[:, None]
             tl.store(k_head + place + d, k, mask=stores)
             tl.store(v_head + place + d, v, mask=stores)
             queries, scale1 = narrowed(q.to(kind), scale * k_scale, k_cache)
             scale2 = scale1 * 1.4426950408889634
-            score = tl.sum(queries.to(tl.float32) * k.to(tl.float32)[None, :], 1)
+            score = tl.sum(queries.to(tl.float32) * k.to(tl.float32), 1)
             if SOFTCAP:
                 score = cap(score, scale1, softcap)
             m = tl.where(ends_row, score, LOWEST)
             w = tl.where(ends_row, 1.0, tl.zeros([GP], tl.float32))
-            acc = tl.zeros([GP, DP], tl.float32) + tl.where(ends_row, v.to(tl.float32), 0.0)[None, :]
+            acc = tl.where(ends_row, v.to(tl.float32), 0.0)
             for n in tl.range(begin, stop, BLOCK, num_stages=1):
                 next_keys, next_values = _tile(k_head, v_head, table, n + BLOCK, lowest, stop, page_step,
                                                place_step, D, DP, BLOCK, PAGE)  # fmt: skip
@@ -245,5 +246,5 @@ def enter_few(
         GM=min(packed, triton.next_power_of_2(group)), D=d, DP=triton.next_power_of_2(d),
         TURNING=entry.angles.shape[-1], R=ROWS, BLOCK=config.block, PAGE=page, WINDOW=window,
         SOFTCAP=softcap > 0, EXACT=qkv.dtype == torch.float32, AHEAD=config.ahead, EARLY=first,
-        num_warps=config.warps, num_stages=1, launch_pdl=first,
+        num_warps=config.warps, num_stages=1, maxnreg=config.registers, launch_pdl=first,
     )  # fmt: skip

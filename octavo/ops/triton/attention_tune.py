@@ -15,6 +15,7 @@ from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
 
 FEW = 16  # rows that decode without a work list
+BRIEF = 1024  # tokens of context
 
 
 class FlashInferFrom(NamedTuple):
@@ -54,16 +55,15 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
     return DirectConfig(block=block, warps=2, stages=5, per_sm=4 if 1 < rows <= 8 else 1)
 
 
-def entry_config(rows: int, d: int, itemsize: int) -> EntryConfig:
-    """For steps of few rows that all decode. `itemsize` and `d` as for decode_config.
-
-    A program's first tile is read before the kernel waits: short contexts should be cut into tiles, not
-    runs of tiles, which is what `per_sm` says.
-    """
-    per_sm = 1 if rows == 1 else 2 if rows <= 4 else 4
+def entry_config(rows: int, max_context: int, d: int, itemsize: int) -> EntryConfig | None:
+    """For steps of few rows that all decode; None: enter, then direct_config, whose loop has more tiles on
+    their way. `itemsize` and `d` as there."""
+    if rows > 4 or max_context > BRIEF:
+        return None
     if itemsize == 4:
-        return EntryConfig(block=16 if d > 128 else 32, warps=4, per_sm=per_sm)
-    return EntryConfig(block=64 if d * itemsize <= 256 else 32, warps=4, per_sm=per_sm)
+        return EntryConfig(block=16 if d > 128 else 32)
+    block = 64 if d * itemsize <= 256 else 32
+    return EntryConfig(block=block, warps=4, per_sm=4 if rows == 1 else 2, ahead=0)
 
 
 def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:

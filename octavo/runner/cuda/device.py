@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from octavo.nn.forward import HostBounds, HostRows
 from octavo.nn.protocols import AttentionBackend, Layered
 from octavo.ops.triton.settle import settle
 from octavo.runner.cache import Caches, Layout
-from octavo.runner.cuda.graphs import Graphs, common, kinds
+from octavo.runner.cuda.graphs import Graphs, buckets, kinds
 from octavo.runner.cuda.inputs import Inputs
 from octavo.runner.cuda.logprobs import Logprobs
 from octavo.runner.cuda.results import Launched, Results, Sent
@@ -32,6 +33,7 @@ from octavo.sampling.device.sampler import DeviceSampler
 
 _LAUNCHES_S = 0.01  # what launching a step kernel by kernel takes the host, about
 _RATE = 3e14  # operations a second of a large product, about
+_BRIEF, _BRIEF_ROWS = 1024, 4  # tokens of context, rows: small steps have graphs of their own
 _SHARED = 512  # tokens that all rows must have in common before they are read once for all
 
 
@@ -161,9 +163,10 @@ class CudaDevice:
         """Bounds that hold for whatever step is padded to the same size and of the same kind."""
         tokens, rows = step.padded
         length = self._state.length
+        brief = step.decode and rows <= _BRIEF_ROWS and step.bounds.max_context <= _BRIEF
         return step.bounds._replace(
-            rows=rows, tokens=tokens, max_query=1 if step.decode else tokens, max_context=length,
-            shared=self._shared and length,
+            rows=rows, tokens=tokens, max_query=1 if step.decode else tokens,
+            max_context=min(_BRIEF, length) if brief else length, shared=self._shared and length,
         )  # fmt: skip
 
     def _launch_eagerly(self, step: Rows, whole: bool) -> Tensor:
@@ -261,18 +264,25 @@ class CudaDevice:
                 for fresh in (True, False):
                     self._compute(self._bounds(rows, tokens)._replace(fresh=fresh, later=True))
             for rows in kinds(slots):
-                self._compute(self._bounds(rows, rows))
+                for bounds in self._decoding(rows):
+                    self._compute(bounds)
                 for variant in ("greedy", "random"):
                     self._choose(rows, variant, None)
+
+    def _decoding(self, rows: int) -> Iterator[HostBounds]:
+        """Of all steps of so many rows that decode, but for those that share a prefix."""
+        longest = self._bounds(rows, rows)
+        yield longest
+        if rows <= _BRIEF_ROWS and longest.max_context > _BRIEF:
+            yield longest._replace(max_context=_BRIEF)
 
     def _bounds(self, rows: int, tokens: int) -> HostBounds:
         longest = 1 if rows == tokens else tokens
         return HostBounds(rows, tokens, longest, self._state.length, later=False)
 
     def capture(self, progress: Callable[[float], None]) -> int:
-        """Captures the common sizes before the first request, the others when they come; how many graphs
-        there are."""
-        sizes = common(self._state.slots)
+        """Captures the common sizes before the first request; how many graphs there are."""
+        sizes = buckets(self._state.slots)
         for done, rows in enumerate(sizes):
             with torch.inference_mode():
                 self._capture(rows)
@@ -281,11 +291,10 @@ class CudaDevice:
 
     def _capture(self, rows: int) -> None:
         """Twice: once as a dry run, once recorded. No slot is held, so nothing but page 0 is written."""
-        bounds = self._bounds(rows, rows)
-        captured = self._backend.captures(bounds)
+        steps = [bounds for bounds in self._decoding(rows) if self._backend.captures(bounds)]
         for _ in range(2):
-            if captured:
-                self._graphs.run(("F", bounds), lambda: self._compute(bounds))
+            for bounds in steps:
+                self._graphs.run(("F", bounds), partial(self._compute, bounds))
             self._graphs.run(("S", rows, "greedy"), lambda: self._choose(rows, "greedy", None))
 
     def at_close(self, end: Callable[[], None]) -> None:

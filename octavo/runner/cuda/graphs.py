@@ -73,13 +73,6 @@ def bucket(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def common(most: int) -> list[int]:
-    """The buckets that are captured before the first request, the largest first: the ends and middles of
-    powers of two."""
-    every = buckets(most)
-    return [b for b in every if b == every[0] or b % (1 << max(0, b.bit_length() - 2)) == 0]
-
-
 def kinds(most: int) -> list[int]:
     """A bucket for every set of kernels: they change with powers of two and multiples of 16 at most."""
     return list({(b.bit_length(), (b - 1).bit_length(), b % 16): b for b in buckets(most)}.values())
