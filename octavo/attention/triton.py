@@ -74,7 +74,7 @@ class TritonAttention:
         self._order: dict[tuple[torch.device, int], Tensor] = {}
 
     @staticmethod
-    def supports(spec: CacheSpec, platform: Platform) -> str | None:
+    def supports(spec: CacheSpec, platform: Platform, dtypes: tuple[torch.dtype, ...] = ()) -> str | None:
         if platform.kind != "cuda":
             return f"runs on a GPU, not on {platform.kind}"
         if int(platform.features[0].removeprefix("sm")) < 80:
@@ -86,6 +86,9 @@ class TritonAttention:
     def reserve(self, rows: int, device: torch.device) -> None:
         """Steps will have up to `rows` rows: scratch memory is made for that many."""
         self._rows = max(self._rows, rows)
+
+    def captures(self, bounds: HostBounds) -> bool:
+        return True
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         return (pages, spec.kv_heads, 2, page_size, spec.head_dim)

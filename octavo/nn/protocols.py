@@ -68,8 +68,13 @@ class AttentionBackend(Protocol):
 
     name: str
 
-    def supports(self, spec: CacheSpec, platform: Platform) -> str | None:
-        """None when it can, otherwise the reason why not."""
+    def supports(
+        self, spec: CacheSpec, platform: Platform, dtypes: tuple[torch.dtype, ...] = ()
+    ) -> str | None:
+        """None when it can, otherwise the reason why not. `dtypes` of activations and cache, once known."""
+
+    def captures(self, bounds: HostBounds) -> bool:
+        """Whether steps within these bounds may be captured, that is need nothing of the host but them."""
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         """Shape of a layer's cache; axis 0 is the page."""

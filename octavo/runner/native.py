@@ -93,6 +93,10 @@ def plan_native(
     if platform.kind != "cpu":
         why = f"the native library is for CPUs, not {platform.kind}"
         return None, (Decision("kernels", "torch", why), *_on_torch(config, why))
+    asked = config.model.attention_backend
+    if asked != "auto":
+        why = f"attention_backend {asked} was asked for, which is not the library's"
+        return None, (Decision("kernels", "torch", why), *_on_torch(config, why))
     library = refused(kind, spec, cache, page) or find_library()
     if isinstance(library, str):
         return None, (Decision("kernels", "torch", f"native: {library}"), *_on_torch(config, library))

@@ -50,8 +50,10 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     threads, why = use_threads(platform, config.cpu.cpu_threads) if platform.kind == "cpu" else (0, "")
     native, kernels = plan_native(config, resolved, files, checkpoint, needs, platform, threads)
     check_cache(resolved, native, kernels)
-    backend, chosen = choose_attention(needs.specs, platform)
-    if native is not None:
+    if native is None:
+        asked, dtypes = config.model.attention_backend, (dtype, DTYPES[resolved.kv_dtype])
+        backend, chosen = choose_attention(needs.specs, platform, None if asked == "auto" else asked, dtypes)
+    else:
         backend, needs = native.backend, native.needs
         chosen = Decision("attention", backend.name, "the native library runs the whole step")
     layout = lay_out(needs.specs, backend, resolved.block_size, DTYPES[resolved.kv_dtype])

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from octavo.ops.triton.attention_decode import DecodeConfig
 from octavo.ops.triton.attention_direct import DirectConfig
 from octavo.ops.triton.attention_entry import EntryConfig
@@ -14,6 +16,20 @@ from octavo.ops.triton.attention_prefix import PrefixConfig
 
 FEW = 16  # rows that decode without a work list
 BRIEF = 1024  # tokens of context
+
+
+class FlashInferFrom(NamedTuple):
+    """Where FlashInfer's kernels take the rows of several tokens, launches one by one included: with heads
+    of these sizes, from so many tokens in a step and so long a context on."""
+
+    head_sizes: tuple[int, ...] = ()
+    tokens: int = 0
+    context: int = 0
+
+
+# by architecture ("sm90"): where FlashInfer is chosen without being asked for. None is: our kernels are first
+# until a measurement (`python bench/attention_flashinfer.py`) says otherwise
+FLASHINFER: dict[str, FlashInferFrom] = {}
 
 
 def decode_config(rows: int, d: int, itemsize: int) -> DecodeConfig:

@@ -18,7 +18,7 @@ from torch import Tensor
 from octavo.core.events import StepStats
 from octavo.core.messages import StepMasks, StepPlan
 from octavo.nn.attention import prepare
-from octavo.nn.forward import HostBounds
+from octavo.nn.forward import HostBounds, HostRows
 from octavo.nn.protocols import AttentionBackend, Layered
 from octavo.ops.triton.settle import settle
 from octavo.runner.cache import Caches, Layout
@@ -127,12 +127,19 @@ class CudaDevice:
 
     def _next_rows(self, plan: StepPlan) -> Rows | None:
         if plan.same:
-            self._rows = self._rows and self._rows.next(plan.id)
-            return self._rows
+            rows = self._rows and self._rows.next(plan.id)
+            if rows is not None and rows.graph and not self._backend.captures(rows.bounds):
+                rows = rows.eager()
+                self._state.set_plan(rows.table(), self._shared)
+            self._rows = rows
+            return rows
         if not plan.work:
             self._rows = None
             return None
-        rows = self._rows = read_rows(plan, self._sizes)
+        rows = read_rows(plan, self._sizes)
+        if not self._backend.captures(rows.bounds):
+            rows = rows.eager()
+        self._rows = rows
         page = self._layout.groups[0].tokens_per_page
         self._shared = common_pages(self._state.mirror[0], rows, page, _SHARED)
         self._state.set_plan(rows.table(), self._shared)
@@ -150,6 +157,7 @@ class CudaDevice:
             self._graphs.run(("F", bounds), lambda: self._compute(bounds))
         except torch.OutOfMemoryError:
             self._launch_eagerly(step.exact(), whole)
+            self._inputs.lay_out(step.padded[1])  # what S reads
 
     def _any_of_its_size(self, step: Rows) -> HostBounds:
         """Bounds that hold for whatever step is padded to the same size and of the same kind."""
@@ -167,7 +175,7 @@ class CudaDevice:
         tokens, rows = step.padded
         bounds = step.bounds._replace(tokens=tokens, rows=rows, shared=self._shared)
         try:
-            return self._compute(bounds, step.first, whole)
+            return self._compute(bounds, step.first, whole, self._seen(step))
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             pieces = step.halves()
@@ -183,10 +191,17 @@ class CudaDevice:
         self._inputs.lay_out(step.padded[1])  # what S reads
         return torch.cat(hidden)
 
-    def _compute(self, bounds: HostBounds, first: int = 0, whole: bool = False) -> Tensor:
+    def _seen(self, step: Rows) -> HostRows:
+        return HostRows(step.slot, step.start, step.count, tuple(self._state.mirror))
+
+    def _compute(
+        self, bounds: HostBounds, first: int = 0, whole: bool = False, host: HostRows | None = None
+    ) -> Tensor:
         """Launches a step of exactly bounds.tokens and bounds.rows; the logits of every row go where S
-        looks for them. Hidden states [tokens, hidden], or [rows, hidden] where f.last is set."""
+        looks for them. Hidden states [tokens, hidden], or [rows, hidden] where f.last is set. `host` where
+        nothing is captured."""
         f = self._inputs.build(bounds, whole)
+        f.host = host
         prepare(self._backend, self._model.cache_specs, f)
         hidden = self._model.forward(f)
         logits = self._logits[first : first + bounds.rows]
@@ -276,8 +291,9 @@ class CudaDevice:
 
     def _capture(self, rows: int) -> None:
         """Twice: once as a dry run, once recorded. No slot is held, so nothing but page 0 is written."""
+        steps = [bounds for bounds in self._decoding(rows) if self._backend.captures(bounds)]
         for _ in range(2):
-            for bounds in self._decoding(rows):
+            for bounds in steps:
                 self._graphs.run(("F", bounds), partial(self._compute, bounds))
             self._graphs.run(("S", rows, "greedy"), lambda: self._choose(rows, "greedy", None))
 

@@ -87,6 +87,11 @@ class Rows:
         bounds = _bounds(self.start, self.count)
         return replace(self, bounds=bounds, padded=(max(bounds.tokens, bounds.rows), bounds.rows))
 
+    def eager(self) -> Rows:
+        """The same, launched kernel by kernel: no padding but the rows for which S is captured."""
+        exact, rows = self.exact(), self.padded[1]
+        return replace(exact, padded=(max(exact.padded[0], rows), rows), graph=False)
+
     def in_plan_order(self, values: Ints) -> Ints:
         """[rows, ...] of the step, reordered as the plan has them."""
         if self.order is None:
