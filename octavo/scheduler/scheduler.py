@@ -185,6 +185,7 @@ class Scheduler:
         began = self._clock()
         self._wake()
         flight = Flight(next(self._plan_ids), self.limits.budget, self._room())
+        flight.awaited = bool(self._running)
         flight.spare = self.limits.max_rows - len(self._running) - len(self._queue)
         self._continue(flight, self._decode(flight))
         self._admit(flight, began)
@@ -388,7 +389,7 @@ class Scheduler:
                     self._lose(r, f)
             self._settle(f, result, deltas, began)
             deltas += self.news()
-        self._counters.took(result.stats, began, self._clock())
+        self._counters.took(result.stats, began, self._clock(), f.awaited)
         return deltas
 
     def news(self) -> list[Delta]:

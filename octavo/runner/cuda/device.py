@@ -74,6 +74,7 @@ class CudaDevice:
         self._copied: tuple[int, ...] = ()
         self._hidden: Tensor | None = None
         self._lost: set[int] = set()  # rows of the step that found no memory
+        self._mends = True
         self._forward_s = 0.0
         self._ends: list[Callable[[], None]] = []
         self._last = time.perf_counter()
@@ -141,8 +142,14 @@ class CudaDevice:
     def _launch(self, step: Rows) -> None:
         """The model on the step's rows: at once, or in pieces where memory runs out."""
         whole = self._logprobs.wants_prompt(step)
-        if not found_memory(lambda: self._launch_whole(step, whole)):
+        if not self._found_memory(lambda: self._launch_whole(step, whole)):
             self._launch_pieces(step, whole)
+
+    def _found_memory(self, launch: Callable[[], None]) -> bool:
+        if self._mends:
+            return found_memory(launch)
+        launch()
+        return True
 
     def _launch_whole(self, step: Rows, whole: bool) -> None:
         """A graph is captured for bounds that hold for every step of its size."""
@@ -236,7 +243,7 @@ class CudaDevice:
     def _draw(self, step: Rows, masks: StepMasks | None) -> Callable[[np.ndarray], dict[str, object]]:
         raw = self._logprobs.before(step, self._logits, self._lost)
         variant = self._sampler.variant(step.slot, masks is not None)
-        if not found_memory(lambda: self._choose_all(step, variant, masks)):
+        if not self._found_memory(lambda: self._choose_all(step, variant, masks)):
             self._choose_plain(step, variant, masks)
         row_start = self._inputs.row_start
         return self._logprobs.after(step, raw, self._drawn, self._hidden, row_start, self._lost)
@@ -274,12 +281,13 @@ class CudaDevice:
 
     @contextmanager
     def eagerly(self) -> Iterator[None]:
-        """Steps inside leave no trace among the graphs."""
+        """Steps inside leave no trace among the graphs, and what finds no memory is told, not mended."""
         before, self._graphs.off = self._graphs.off, True
+        self._mends = False
         try:
             yield
         finally:
-            self._graphs.off = before
+            self._graphs.off, self._mends = before, True
 
     def rehearse(self) -> None:
         """Goes through steps of every size that has kernels of its own, without the graphs and with few

@@ -22,6 +22,7 @@ from octavo.ops.triton.rehearse import Rehearsal
 from octavo.runner.cache import Caches
 from octavo.runner.cuda.device import CudaDevice
 from octavo.runner.cuda.graphs import buckets
+from octavo.runner.cuda.shortage import needing
 from octavo.runner.cuda.state import State
 from octavo.runner.drawing import Drawing
 from octavo.runner.memory import MemoryPlan, plan_memory
@@ -40,42 +41,60 @@ _HEADROOM = 256 << 20  # fragments, workspaces that libraries take later
 def start_cuda(plan: Drawing, model: Layered, progress: Progress) -> tuple[CudaDevice, Drawing]:
     """The device, and the drawing with what was measured. UserError where nothing fits."""
     where = torch.device("cuda")
-    matmul.reserve(where)
-    dtype = DTYPES[plan.resolved.kv_dtype]
-    device, plan, peak = _measured(plan, model, where)
+    plan, without = _graphs(plan)
+    with needing("what a step takes beside the weights", 2 * plan.costs.page, plan.platform, "model"):
+        matmul.reserve(where)
+        tiny = Caches(plan.layout, 2, DTYPES[plan.resolved.kv_dtype], where)
+    device, plan, peak = _measured(plan, model, tiny, where)
     progress("memory", 1.0)
     memory = _plan_cache(plan, peak)
-    caches, memory = _allocate(plan, memory, dtype, where)
+    caches, memory = _allocate(plan, memory, DTYPES[plan.resolved.kv_dtype], where)
     device.use(caches)
-    decisions = (*plan.decisions, *memory.decisions)
-    if plan.resolved.eager:
-        decisions = (*decisions, Decision("graphs", "none", "enforce_eager"))
-    else:
-        count = device.capture(lambda share: progress("graphs", share))
-        decisions = (*decisions, Decision("graphs", str(count), "captured before the first request"))
-    _compile_rest(device, plan)
+    with needing("graphs and work space", memory.rows[-1].nbytes, plan.platform):
+        if not plan.resolved.eager:
+            count = device.capture(lambda share: progress("graphs", share))
+            without = Decision("graphs", str(count), "captured before the first request")
+        _compile_rest(device, plan)
+    decisions = (*plan.decisions, *memory.decisions, *((without,) if without else ()))
     return device, plan._replace(memory=memory, decisions=decisions)
 
 
-def _measured(plan: Drawing, model: Layered, where: torch.device) -> tuple[CudaDevice, Drawing, int]:
+def _graphs(plan: Drawing) -> tuple[Drawing, Decision | None]:
+    """Eager where a backend's steps cannot be captured; why there are no graphs, if so."""
+    waits = getattr(plan.backend, "waits", "")
+    if plan.resolved.eager or not waits:
+        return plan, Decision("graphs", "none", "enforce_eager") if plan.resolved.eager else None
+    eager = plan._replace(resolved=dataclasses.replace(plan.resolved, eager=True))
+    return eager, Decision("graphs", "none", waits)
+
+
+def _measured(
+    plan: Drawing, model: Layered, tiny: Caches, where: torch.device
+) -> tuple[CudaDevice, Drawing, int]:
     """The device on a cache of one page, and the bytes its largest step takes beside weights and slots."""
-    tiny = Caches(plan.layout, 2, DTYPES[plan.resolved.kv_dtype], where)
     while True:
-        r = plan.resolved
-        try:
-            device = CudaDevice(
-                model, plan.backend, plan.layout, tiny,
-                rows=r.max_num_seqs, length=plan.memory.max_model_len, budget=r.budget,
-                device=where, parameters=plan.parameters, eager=r.eager,
-            )  # fmt: skip
-            _compile(device, plan)
-            return device, plan, _peak_of(device, plan)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            plan = _smaller(plan, error)
+        if (made := _tried(plan, model, tiny, where)) is not None:
+            return made[0], plan, made[1]
+        torch.cuda.empty_cache()
+        plan = _smaller(plan)
 
 
-def _smaller(plan: Drawing, error: Exception) -> Drawing:
+def _tried(plan: Drawing, model: Layered, tiny: Caches, where: torch.device) -> tuple[CudaDevice, int] | None:
+    """None where there is no memory for it, and nothing of it is left."""
+    r = plan.resolved
+    try:
+        device = CudaDevice(
+            model, plan.backend, plan.layout, tiny,
+            rows=r.max_num_seqs, length=plan.memory.max_model_len, budget=r.budget,
+            device=where, parameters=plan.parameters, eager=r.eager,
+        )  # fmt: skip
+        _compile(device, plan)
+        return device, _peak_of(device, plan)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _smaller(plan: Drawing) -> Drawing:
     r = plan.resolved
     budget = r.budget // 2
     if r.fixed_budget or budget < _SMALLEST:
@@ -83,7 +102,7 @@ def _smaller(plan: Drawing, error: Exception) -> Drawing:
             f"a step of {r.budget} tokens and {r.max_num_seqs} requests does not fit beside the weights",
             hint=f"use --max-num-batched-tokens {max(budget, 1)}, or a lower --max-num-seqs",
             field="max_num_batched_tokens",
-        ) from error
+        )
     made = Decision("max_num_batched_tokens", str(budget), f"a step of {r.budget} tokens did not fit")
     return plan._replace(resolved=dataclasses.replace(r, budget=budget), decisions=(*plan.decisions, made))
 

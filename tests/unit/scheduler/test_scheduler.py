@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from octavo.core.errors import UserError
+from octavo.core.events import StepStats
 from octavo.core.facts import CacheGroup
 from octavo.core.messages import EOS, LENGTH, NO_MEMORY, STOP
 from octavo.core.request import EngineRequest, Finish, Pooling, PositionLogprobs, Sampling
@@ -86,6 +87,31 @@ def test_who_shares_pages_that_were_never_written_ends_too(gone: bool) -> None:
     d.scheduler.add(request("again", prompt=9, first=9000))
     plan = d.plan()
     assert plan is not None and plan.admit[0].start == 0, "the prefix cache has forgotten them"
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_time_of_steps_is_summed_and_a_pause_without_requests_is_not_idle(depth: int) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1
+        return now[0]
+
+    d = Driver(scheduler(depth=depth, clock=clock))
+    brought = StepStats(forward_s=0.25, sample_s=0.125, device_s=2.0, idle_s=8.0)
+    for name in ("a", "b"):  # b comes after a pause: only its second step counts
+        d.scheduler.add(request(name, output=2))
+        first = d.plan()
+        second = d.plan() if depth == 2 else None
+        d.apply(first, stats=brought)
+        second = second or d.plan()
+        assert second is not None
+        d.say[d.slot(name)] = (7,), LENGTH
+        d.apply(second, stats=brought)
+        assert not d.scheduler.busy
+    seen = d.scheduler.stats()
+    assert (seen.steps, seen.forward_s, seen.sample_s, seen.device_s) == (4, 1.0, 0.5, 8.0)
+    assert seen.idle_s == 16.0 and seen.host_s == 8.0
 
 
 def test_the_slot_is_released_with_the_next_plan_and_reused_last() -> None:
