@@ -21,7 +21,7 @@ from octavo.nn.forward import HostBounds
 from octavo.nn.protocols import AttentionBackend, Layered
 from octavo.ops.triton.settle import settle
 from octavo.runner.cache import Caches, Layout
-from octavo.runner.cuda.graphs import Graphs, common, kinds
+from octavo.runner.cuda.graphs import Graphs, common, kinds, most_graphs
 from octavo.runner.cuda.inputs import Inputs
 from octavo.runner.cuda.logprobs import Logprobs
 from octavo.runner.cuda.results import Launched, Results, Sent
@@ -64,7 +64,7 @@ class CudaDevice:
         self._out = torch.zeros(3, rows, dtype=torch.int32, device=device)
         self._results = Results(rows, device)
         self._logprobs = Logprobs(model, device)
-        self._graphs = Graphs(device, eager=eager)
+        self._graphs = Graphs(device, most=most_graphs(rows), eager=eager)
         spare = int(_LAUNCHES_S * _RATE / (2 * parameters)) if parameters else budget
         self._sizes = Sizes(rows, budget, spare)
         self._rows: Rows | None = None  # of the last plan that had any

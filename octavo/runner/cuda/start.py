@@ -21,7 +21,7 @@ from octavo.ops.triton import attach, matmul
 from octavo.ops.triton.rehearse import Rehearsal
 from octavo.runner.cache import Caches
 from octavo.runner.cuda.device import CudaDevice
-from octavo.runner.cuda.graphs import buckets
+from octavo.runner.cuda.graphs import most_graphs
 from octavo.runner.cuda.shortage import needing
 from octavo.runner.cuda.state import State
 from octavo.runner.drawing import Drawing
@@ -33,7 +33,7 @@ __all__ = ["attach", "start_cuda"]  # kernels are attached before the first step
 _SMALLEST = 256  # tokens: a budget below is not tried
 _QUIET = 1.0  # seconds without a step after which the engine counts as idle
 _SHORT = 32  # tokens of a short prompt
-_GRAPH, _GRAPHS = 6 << 20, 192 << 20  # bytes of each captured size, and of their common pool
+_GRAPH, _GRAPHS = 3 << 20, 192 << 20  # bytes of each graph, and of their common pool
 _STAGES = 128 << 20  # bytes: work space of penalties and log-probabilities
 _HEADROOM = 256 << 20  # fragments, workspaces that libraries take later
 
@@ -172,14 +172,15 @@ def _plan_cache(plan: Drawing, peak: int) -> MemoryPlan:
     free, _ = torch.cuda.mem_get_info()
     held = torch.cuda.memory_allocated()
     # steps of the whole budget are captured, too: their memory is beside that of eager ones
-    graphs = 0 if r.eager else _GRAPHS + _GRAPH * len(buckets(r.max_num_seqs)) + peak
+    most = 0 if r.eager else most_graphs(r.max_num_seqs)
+    graphs = 0 if r.eager else _GRAPHS + _GRAPH * most + peak
     slots = State.nbytes(r.max_num_seqs, r.max_model_len, costs.vocab, r.block_size, costs.groups)
     measured = (
         MemoryRow("weights", max(0, held - slots), r.dtype),
         MemoryRow("slots", slots, f"{r.max_num_seqs} rows"),
         MemoryRow("context", max(0, plan.platform.memory_free - free - held), "CUDA and libraries"),
         MemoryRow("activations", peak, f"measured with {r.budget} tokens in a step"),
-        MemoryRow("graphs", graphs, f"{len(buckets(r.max_num_seqs))} sizes"),
+        MemoryRow("graphs", graphs, f"{most} at most"),
         MemoryRow("headroom", _HEADROOM, "fragments, workspaces"),
     )
     return plan_memory(r, costs, plan.platform, measured)
