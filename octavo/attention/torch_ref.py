@@ -27,7 +27,6 @@ class TorchRef:
     """Cache: [pages, page, 2 (k, v), kv_heads, head_dim]."""
 
     name = "torch_ref"
-    waits = "torch_ref reads every step's lengths on the host"  # so that no step of it can be captured
 
     @staticmethod
     def supports(spec: CacheSpec, platform: Platform) -> str | None:

@@ -74,21 +74,20 @@ def test_no_step_waits_for_the_device(folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_steps_tell_where_their_time_goes_and_a_pause_is_not_idle(folder: Path) -> None:
-    """A step that is held back stands in for a pause; with requests running the same time counts."""
     with llm(folder) as engine:
-        ask(engine, 4)
+        for _ in range(3):  # everything is compiled and captured
+            ask(engine, 4)
         before = engine.stats()
         assert before.device_s > 0 and before.host_s > 0 and before.forward_s > 0
-        torch.cuda._sleep(1 << 30)  # the device does something else for a while
-        torch.cuda.synchronize()
+        pause = busy_elsewhere()
         ask(engine, 4)
         after = engine.stats()
         assert after.device_s > before.device_s
-        assert after.idle_s - before.idle_s < 0.2 * slept()
+        assert after.idle_s - before.idle_s < 0.5 * pause
 
 
-def slept() -> float:
-    """Seconds of the pause above."""
+def busy_elsewhere() -> float:
+    """Keeps the device from steps for a while; seconds."""
     began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     began.record()
     torch.cuda._sleep(1 << 30)

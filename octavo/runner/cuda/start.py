@@ -11,6 +11,7 @@ import os
 
 import torch
 
+from octavo.attention.torch_ref import TorchRef
 from octavo.core.errors import UserError
 from octavo.core.facts import Decision, MemoryRow
 from octavo.core.messages import Admission, StepPlan, Work, pack_work
@@ -61,9 +62,11 @@ def start_cuda(plan: Drawing, model: Layered, progress: Progress) -> tuple[CudaD
 
 def _graphs(plan: Drawing) -> tuple[Drawing, Decision | None]:
     """Eager where a backend's steps cannot be captured; why there are no graphs, if so."""
-    waits = getattr(plan.backend, "waits", "")
-    if plan.resolved.eager or not waits:
-        return plan, Decision("graphs", "none", "enforce_eager") if plan.resolved.eager else None
+    if plan.resolved.eager:
+        return plan, Decision("graphs", "none", "enforce_eager")
+    if not isinstance(plan.backend, TorchRef):
+        return plan, None
+    waits = "attention by torch_ref reads every step's lengths on the host, which no graph can hold"
     eager = plan._replace(resolved=dataclasses.replace(plan.resolved, eager=True))
     return eager, Decision("graphs", "none", waits)
 
