@@ -6,6 +6,7 @@ Knows nothing of what it captures, only that the same key means the same launche
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -64,8 +65,11 @@ class Graphs:
             graph.capture_begin(pool=self._pool, capture_error_mode="relaxed")
             try:
                 launch()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with contextlib.suppress(Exception):  # what broke the launch may have broken the graph, too
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         current.wait_stream(self._stream)
         return graph
 

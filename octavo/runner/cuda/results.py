@@ -112,8 +112,9 @@ class Launched:
         stats = msgspec.structs.replace(sent.stats, device_s=device_s, idle_s=idle_s)
         if sent.rows is None:
             return StepResult(plan_id=sent.plan_id, copied=sent.copied, stats=stats)
-        rows, lost = sent.rows, list(sent.lost)
-        host[1, lost], host[2, lost] = 0, NO_MEMORY
+        rows = sent.rows
+        for row in sent.lost:
+            host[1, row], host[2, row] = 0, NO_MEMORY
         tokens, counts, finished = (rows.in_plan_order(part[: len(rows.slot)]) for part in host)
         return StepResult(
             plan_id=sent.plan_id,
