@@ -97,7 +97,7 @@ def drawn(r: random.Random, count: int) -> list[EngineRequest]:
     return made
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3])
+@pytest.mark.parametrize("seed", [0, 3, 5])
 def test_right_answers_or_none(engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     r = random.Random(seed)
     requests = drawn(r, 10)
