@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from octavo import LLM, SamplingParams
+from octavo import LLM, SamplingParams, StructuredOutputsParams
+from octavo.runner.cuda.device import CudaDevice
 from tests.gpu.closeness import Closeness
 from tests.gpu.models import logits_of
+from tests.gpu.test_steps import strict
 
 COUNT = 24  # tokens
 # of a bfloat16 log-probability, over the largest logit of the position; transformers is 0.054 off in bfloat16
@@ -51,3 +53,21 @@ def test_bfloat16_stays_within_the_bound(theirs: Any) -> None:
         tokens = list(answer.token_ids)
         close.answer(tokens, answer.logprobs, logits_of(theirs, prompt + tokens)[len(prompt) - 1 : -1])
     close.check("SmolLM2")
+
+
+def test_masked_steps_do_not_wait_for_the_device(default_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grammar masks come late, after F; the rows beside them are free."""
+    form = StructuredOutputsParams(choice=["positive", "negative"])
+    params = [
+        SamplingParams(temperature=0.0, max_tokens=8, structured_outputs=form if i % 2 else None)
+        for i in range(len(TEXTS))
+    ]
+    with LLM(max_model_len=1024, kv_cache_memory_bytes=256 << 20) as llm:
+        plain = llm.generate(TEXTS, params, use_tqdm=False)
+        monkeypatch.setattr(CudaDevice, "forward", strict(CudaDevice.forward))
+        monkeypatch.setattr(CudaDevice, "sample", strict(CudaDevice.sample))
+        watched = llm.generate(TEXTS, params, use_tqdm=False)
+        assert llm.stats().masked > 0
+    for one, other in zip(plain, watched, strict=True):
+        assert one.outputs[0].text == other.outputs[0].text
+    assert all(watched[i].outputs[0].text in ("positive", "negative") for i in (1, 3))

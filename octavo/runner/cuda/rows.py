@@ -6,6 +6,7 @@ Rows with one token come first, whatever the plan's order: attention treats them
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,18 @@ class Rows:
             out[row, : len(values)] = values
         out[3, : len(self.slot)] = self.skip
         return out
+
+    def as_planned(self) -> Rows:
+        """The same rows in the plan's order: each reads only what rows before it have written."""
+        slot, count, start, logits = map(self.in_plan_order, (self.slot, self.count, self.start, self.logits))
+        return replace(self, slot=slot, count=count, start=start, logits=logits, order=None)
+
+    def runs(self) -> list[Rows]:
+        """Of rows in the plan's order: steps that do one after the other what this one does, and have rows
+        of one token first."""
+        single = self.count == 1
+        cuts = [0, *(np.flatnonzero(single[1:] & ~single[:-1]) + 1), len(self.slot)]
+        return [self._piece(slice(a, b), self.first + a) for a, b in pairwise(map(int, cuts))]
 
     def halves(self) -> tuple[Rows, Rows] | None:
         """Two steps that together do what this one does; None for a single token."""
