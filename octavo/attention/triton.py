@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from octavo.ops.triton.attention_direct import DirectConfig
     from octavo.ops.triton.attention_entry import Entry, EntryConfig
 
-_LARGEST_HEAD = 256
+_SMALLEST_HEAD, _LARGEST_HEAD = 16, 256
 _WHOLE = (64, 128)  # head sizes of attention_fresh.py
 
 
@@ -79,8 +79,8 @@ class TritonAttention:
             return f"runs on a GPU, not on {platform.kind}"
         if int(platform.features[0].removeprefix("sm")) < 80:
             return f"needs compute capability 8.0, {platform.name} has {platform.features[0]}"
-        if spec.head_dim > _LARGEST_HEAD or spec.head_dim % 8:
-            return f"head size {spec.head_dim} (multiples of 8 up to {_LARGEST_HEAD} work)"
+        if not _SMALLEST_HEAD <= spec.head_dim <= _LARGEST_HEAD or spec.head_dim % 8:
+            return f"head size {spec.head_dim} (multiples of 8, {_SMALLEST_HEAD} to {_LARGEST_HEAD}, work)"
         return None
 
     def reserve(self, rows: int, device: torch.device) -> None:

@@ -128,11 +128,12 @@ _CHUNK = 1 << 19  # elements at a time: output and intermediates stay in the sec
 
 
 def dequantise(kind: str, raw: Tensor, block: int, into: Tensor) -> None:
-    """raw [n, bytes] uint8 -> into [n * block elements], contiguous, of any float dtype."""
+    """raw [n, bytes] uint8 -> into [n * block elements], contiguous, of any float dtype and on any device."""
     rows = into.view(-1, block)
     step = max(1, _CHUNK // block)
     decode = DEQUANTISERS[kind]
-    scratch = None if into.dtype == torch.float32 else torch.empty(min(step, len(rows)), block)
+    direct = into.dtype == torch.float32 and into.device == raw.device
+    scratch = None if direct else torch.empty(min(step, len(rows)), block)
     for at in range(0, len(rows), step):
         target = rows[at : at + step]
         if scratch is None:

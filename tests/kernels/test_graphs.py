@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from octavo.runner.cuda.graphs import Graphs, buckets, common, most_graphs
+from octavo.runner.cuda.graphs import Graphs, buckets, most_graphs
 
 
 class Recorded:
@@ -71,4 +71,4 @@ def test_without_memory_for_a_graph_the_step_is_launched(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("rows", [1, 8, 64, 256, 1024])
 def test_what_is_captured_at_start_is_kept(rows: int) -> None:
-    assert 2 * len(common(rows)) <= 2 * len(buckets(rows)) < most_graphs(rows) <= 4 * rows
+    assert 2 * len(buckets(rows)) < most_graphs(rows) <= 4 * rows

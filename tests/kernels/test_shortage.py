@@ -47,7 +47,7 @@ def always(*args: Any, **named: Any) -> bool:
 
 def covers(row: int) -> Callable[..., bool]:
     """A launch of the model that computes this row of the step."""
-    return lambda device, bounds, first=0, whole=False: first <= row < first + bounds.rows
+    return lambda device, bounds, first=0, whole=False, host=None: first <= row < first + bounds.rows
 
 
 def wanted(r: Rig, prompt: list[int], count: int) -> list[int]:
@@ -200,6 +200,12 @@ def test_masked_rows_are_lost_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         masks=(((0, 0),), (1 << 13).to_bytes(8, "little")),
     )  # fmt: skip
     assert list(step.finished) == [NO_MEMORY, RUNNING] and tokens_of(step) == [[], wanted(r, OTHER, 1)]
+
+
+def test_masks_of_nobody_who_is_left_change_nothing() -> None:
+    r = cuda_rig()
+    step = r.step(Work(0, 0, 5, 0, 1), admit=(admission(0, OTHER),), masks=((), b""))
+    assert tokens_of(step) == [wanted(r, OTHER, 1)]
 
 
 @pytest.mark.parametrize("name", ["_raw", "_send_sampled"])

@@ -62,8 +62,8 @@ def entry_config(rows: int, max_context: int, d: int, itemsize: int) -> EntryCon
         return None
     if itemsize == 4:
         return EntryConfig(block=16 if d > 128 else 32)
-    if rows > 4 or d * itemsize > 256:
-        return EntryConfig(block=32, warps=2, per_sm=4)
+    if rows > 4 or d * itemsize > 256:  # ptxas 12.8 breaks down over 8-bit keys and two warps
+        return EntryConfig(block=32, warps=4 if itemsize == 1 else 2, per_sm=4)
     return EntryConfig(block=64, warps=4, per_sm=4 if rows == 1 else 2, ahead=0)
 
 

@@ -1,7 +1,7 @@
 """Compiling many kernels at once: a rehearsal notes what would be launched, threads compile it.
 
-Within a rehearsal nothing is launched, so its arguments need memory but no meaning; what torch itself
-computes in between is computed on whatever is there. Kernels that are compiled already run as usual.
+What is noted is not launched, so its arguments need memory but no meaning; what torch itself computes in
+between is computed on whatever is there. Kernels that are compiled already run as usual, unless silent.
 """
 
 from __future__ import annotations
@@ -35,6 +35,22 @@ class Rehearsal:
             yield
         finally:
             triton.knobs.runtime.jit_cache_hook = before
+
+    @staticmethod
+    @contextmanager
+    def silent() -> Iterator[None]:
+        """Inside, kernels that are compiled already are not launched either: what they read may be what one
+        that is only noted would have written, addresses among it."""
+        run = triton.JITFunction.run
+
+        def ask(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+            return run(self, *args, grid=grid, warmup=True, **kwargs)
+
+        triton.JITFunction.run = ask
+        try:
+            yield
+        finally:
+            triton.JITFunction.run = run
 
     def compile(self, threads: int) -> None:
         """Compiles what was noted, or takes it from triton's cache on disk; returns when all is ready.

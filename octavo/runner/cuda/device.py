@@ -245,8 +245,9 @@ class CudaDevice:
     # ---- S ------------------------------------------------------------------------------------
 
     def sample(self, masks: StepMasks | None) -> Launched:
-        """S of the plan last given to `forward`."""
+        """S of the plan last given to `forward`. Of its masked rows none may be left."""
         began = time.perf_counter()
+        masks = masks if masks is not None and masks.rows else None
         step, self._step = self._step, None
         rest: Callable[[np.ndarray], dict[str, object]] = _nothing
         if step is not None:

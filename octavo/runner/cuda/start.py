@@ -114,7 +114,7 @@ def _compile(device: CudaDevice, plan: Drawing) -> None:
     """All kernels of ordinary steps at once, on every core: one after the other they would take longer
     than everything else."""
     rehearsal = Rehearsal()
-    with rehearsal.noting(), device.eagerly():
+    with rehearsal.noting(), rehearsal.silent(), device.eagerly():
         device.rehearse()
     rehearsal.compile(_threads())
 

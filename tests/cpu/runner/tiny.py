@@ -72,26 +72,25 @@ def whole_logits(
     these tokens alone."""
     n, page = len(tokens), 16
     pages = -(-n // page)
-    caches = {spec.name: torch.zeros(backend.layout(spec, pages + 1, page)) for spec in model.cache_specs}
-    groups = len({spec.group for spec in model.cache_specs})
-    inputs = GroupInputs(
-        torch.tensor([n], dtype=torch.int32),
-        torch.arange(1, pages + 1, dtype=torch.int32)[None],
-        torch.arange(n) + page,
-    )
-    f = Forward(
-        tokens=torch.tensor(tokens),
-        positions=torch.arange(n),
-        row_start=torch.tensor([0, n], dtype=torch.int32),
-        logits_at=torch.arange(n),
-        groups=(inputs,) * groups,
-        caches=caches,
-        bounds=HostBounds(1, n, n, n),
-        last=last,
-    )
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.device(model.embed.weight.device):
+        caches = {spec.name: torch.zeros(backend.layout(spec, pages + 1, page)) for spec in model.cache_specs}
+        inputs = GroupInputs(
+            torch.tensor([n], dtype=torch.int32),
+            torch.arange(1, pages + 1, dtype=torch.int32)[None],
+            torch.arange(n) + page,
+        )
+        f = Forward(
+            tokens=torch.tensor(tokens),
+            positions=torch.arange(n),
+            row_start=torch.tensor([0, n], dtype=torch.int32),
+            logits_at=torch.arange(n),
+            groups=(inputs,) * len({spec.group for spec in model.cache_specs}),
+            caches=caches,
+            bounds=HostBounds(1, n, n, n),
+            last=last,
+        )
         prepare(backend, model.cache_specs, f)
-        return model.logits(model.forward(f)).numpy()
+        return model.logits(model.forward(f)).cpu().numpy()
 
 
 def greedy_decode(model: Model, backend: AttentionBackend, prompt: list[int], count: int) -> list[int]:
