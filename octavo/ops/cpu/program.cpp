@@ -73,7 +73,10 @@ const uint8_t* quantise_all(const Run& r, const OctOp& op, const Tiles& tiles, i
     quantise_token(r, op, 0, r.tile(thread), 1, 0, thread);
     return r.tile(thread);
   }
-  shares(r.engine->pool, tokens, 1, [&](int64_t begin, int64_t end) {
+  // Tokens of a tile lie side by side in a record: threads that write one at a time would take its
+  // cache lines from each other.
+  const int64_t together = tiles.count > 1 ? tiles.size : ceil_div(tokens, r.engine->pool.size());
+  shares(r.engine->pool, tokens, together, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       int64_t tile = t / tiles.size;
       int slots = slots_for(static_cast<int>(at_most(tokens - tile * tiles.size, tiles.size)), tiles.size);
@@ -134,7 +137,8 @@ void by_tasks(const Product& product) {
   const OctWeight& w = *product.op.weight;
   const Tiles& tiles = product.tiles;
   const int64_t panels = ceil_div(w.n, OCT_PANEL), bytes = panel_shape(w.format, w.k).bytes;
-  const int64_t tile_run = at_least(1, at_most(tiles.count, ACT_BYTES / tiles.stride));
+  const int64_t runs = ceil_div(tiles.count, at_least(1, ACT_BYTES / tiles.stride));
+  const int64_t tile_run = ceil_div(tiles.count, runs);
   int64_t panel_run = at_least(1, panels / (pool.size() * 8));
   if (panel_run > 2) panel_run = (panel_run + 3) & ~3ll;
   panel_run = at_least(1, at_most(panel_run, WEIGHT_BYTES / bytes));
@@ -217,14 +221,17 @@ struct Place {
 
 void prepare_all(const Place& place, int thread) {
   const OctStep& step = *place.r.step;
+  Pool& pool = place.r.engine->pool;
+  // 16 tokens that follow each other share the cache lines of their keys.
+  const int64_t together = at_least(1, at_most(16, step.tokens / (2 * pool.size())));
   int64_t row = 0;
-  shares(place.r.engine->pool, step.tokens, 4, [&](int64_t begin, int64_t end) {
+  shares(pool, step.tokens, together, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       while (step.row_start[row + 1] <= t) row++;  // a thread's shares only go up
       for (int h = 0; h < place.op.kv_heads; h++) place.prepare(t, row, h, thread);
     }
   });
-  place.r.engine->pool.meet(thread);
+  pool.meet(thread);
 }
 
 // A task is one kv head of up to OCT_QUERIES queries of one row; late tokens, which see most,
