@@ -168,9 +168,20 @@ static void add_values(int n, const uint8_t* const* values, const Rest* rest, in
 // --- the whole -------------------------------------------------------------------------------
 
 // Where 16 keys begin; their values follow `plane` bytes later.
-OCT_INLINE const uint8_t* panel_at(const AttnArgs& a, int64_t position) {
-  int64_t page = a.pages[position / a.page], at = position % a.page, d = a.head_dim;
-  return a.cache + ((page * 2 * a.kv_heads + a.kv_head) * a.page + at) * d * 2;
+OCT_INLINE const uint8_t* panel_at(const AttnArgs& a, const int32_t* pages, int head, int64_t position) {
+  int64_t page = pages[position / a.page], at = position % a.page, d = a.head_dim;
+  return a.cache + ((page * 2 * a.kv_heads + head) * a.page + at) * d * 2;
+}
+
+// Asks for the keys, or values, of a block.
+OCT_INLINE void ask(const AttnArgs& a, const int32_t* pages, int head, int64_t start, int64_t end, int64_t plane,
+                    int64_t bytes) {
+  for (int64_t at = start; at < end && at < start + KEYS; at += 16) fetch(panel_at(a, pages, head, at) + plane, bytes);
+}
+
+// Of what this thread attends to next, the first block.
+OCT_INLINE void ask_next(const AttnArgs& a, int64_t plane, int64_t bytes) {
+  ask(a, a.next_pages, a.next_head, a.next_begin / KEYS * KEYS, a.next_end, plane, bytes);
 }
 
 struct PairCache {
@@ -198,18 +209,19 @@ struct PairCache {
     Rest* rest = reinterpret_cast<Rest*>(w.rest);
     const uint8_t *keys[PARTS], *values[PARTS];
     for (int p = 0; p < panels; p++) {
-      keys[p] = panel_at(a, start + p * 16);
+      keys[p] = panel_at(a, a.pages, a.kv_head, start + p * 16);
       values[p] = keys[p] + plane;
       fetch(values[p], bytes);
     }
     for (int i = 0; i < w.n; i += Q_GROUP)
       scores(w.n - i < Q_GROUP ? w.n - i : Q_GROUP, keys, panels, q + i * d / 2, d, w.s + i * KEYS);
-    for (int64_t next = start + KEYS; next < end && next < start + 2 * KEYS; next += 16)
-      fetch(panel_at(a, next), bytes);
+    if (start + KEYS < end) ask(a, a.pages, a.kv_head, start + KEYS, end, 0, bytes);
+    else ask_next(a, 0, bytes);
     for (int i = 0; i < w.n; i++) {
       Query& query = w.queries[i];
       soften_block(w.s + i * KEYS, count, seen_by(a, query, start), a.softcap, query, rest[i]);
     }
+    if (start + KEYS >= end) ask_next(a, plane, bytes);
     for (int i = 0; i < w.n; i += V_GROUP)
       add_values(w.n - i < V_GROUP ? w.n - i : V_GROUP, values, rest + i, count, d, w.out + i * d);
   }

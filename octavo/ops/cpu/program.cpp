@@ -158,6 +158,12 @@ void linear(const Run& r, const OctOp& op, int thread) {
 
 // --- attention -------------------------------------------------------------------------------
 
+// One kv head of some queries of one row; `count` is 0 where none is left.
+struct Piece {
+  int64_t row, token, count;
+  int head;
+};
+
 struct Place {
   const OctOp& op;
   const Run& r;
@@ -194,29 +200,35 @@ struct Place {
     k.store(s);
   }
 
-  void attend(int64_t row, int64_t token, int64_t count, int head, int thread) const {
+  void attend(const Piece& now, const Piece& next, int thread) const {
     AttnArgs a;
-    a.q = r.row(op.in, token);
-    a.out = r.row(op.out, token);
+    a.q = r.row(op.in, now.token);
+    a.out = r.row(op.out, now.token);
     a.ldq = r.width[op.in];
     a.ldo = r.width[op.out];
-    a.positions = r.step->positions + token;
-    a.tokens = count;
-    a.length = group.lengths[row];
-    a.pages = group.tables + row * group.table_stride;
+    a.positions = r.step->positions + now.token;
+    a.tokens = now.count;
+    a.length = group.lengths[now.row];
+    a.pages = pages(now);
     a.cache = cache;
     a.cache_type = op.cache_type;
     a.heads = op.heads;
     a.kv_heads = op.kv_heads;
-    a.kv_head = head;
+    a.kv_head = now.head;
     a.head_dim = op.head_dim;
     a.page = op.page;
     a.window = op.window;
     a.scale = op.scale;
     a.softcap = op.softcap;
     a.scratch = r.attention(thread);
+    a.next_pages = pages(next);
+    a.next_begin = op.window > 0 ? at_least(0, r.step->positions[next.token] + 1 - op.window) : 0;
+    a.next_end = next.count ? r.step->positions[next.token + next.count - 1] + 1 : 0;
+    a.next_head = next.head;
     r.engine->kernels->attention(a);
   }
+
+  const int32_t* pages(const Piece& p) const { return group.tables + p.row * group.table_stride; }
 };
 
 void prepare_all(const Place& place, int thread) {
@@ -234,28 +246,49 @@ void prepare_all(const Place& place, int thread) {
   pool.meet(thread);
 }
 
-// A task is one kv head of up to OCT_QUERIES queries of one row; late tokens, which see most,
-// come first.
+// Pieces in the order of their tasks; late tokens, which see most, come first.
+class Pieces {
+ public:
+  Pieces(const OctStep& step, const OctOp& op)
+      : step_(step), heads_(op.kv_heads), each_(at_least(1, OCT_QUERIES / (op.heads / op.kv_heads))) {}
+
+  // Of a task that is later than those asked for before.
+  Piece of(int64_t task) {
+    for (; row_ < step_.rows; row_++) {
+      const int64_t tokens = step_.row_start[row_ + 1] - step_.row_start[row_], parts = ceil_div(tokens, each_);
+      if (task >= before_ + parts * heads_) {
+        before_ += parts * heads_;
+        continue;
+      }
+      const int64_t part = parts - 1 - (task - before_) / heads_, token = step_.row_start[row_] + part * each_;
+      return {row_, token, at_most(each_, tokens - part * each_), static_cast<int>((task - before_) % heads_)};
+    }
+    return {};
+  }
+
+ private:
+  const OctStep& step_;
+  int64_t heads_, each_, row_ = 0, before_ = 0;
+};
+
+// A task is a piece of up to OCT_QUERIES queries. Where rows have one token each a thread takes a
+// task ahead: it waits for memory most, and knows so what to ask for.
 void attention(const Run& r, const OctOp& op, int thread) {
   const OctStep& step = *r.step;
   const Place place = {op, r, step.groups[op.group], static_cast<uint8_t*>(step.caches[op.layer])};
-  const bool single = step.tokens == step.rows;  // one token a row: a task can do all of its own
-  if (!single) prepare_all(place, thread);
-  const int64_t each = at_least(1, OCT_QUERIES / (op.heads / op.kv_heads));
-  int64_t row = 0, before = 0;
-  for (int64_t task = r.engine->pool.take(); row < step.rows; task = r.engine->pool.take()) {
-    int64_t mine = 0, tokens = 0;
-    for (; row < step.rows; row++, before += mine) {
-      tokens = step.row_start[row + 1] - step.row_start[row];
-      mine = ceil_div(tokens, each) * op.kv_heads;
-      if (task < before + mine) break;
-    }
-    if (row == step.rows) break;
-    int head = static_cast<int>((task - before) % op.kv_heads);
-    int64_t part = ceil_div(tokens, each) - 1 - (task - before) / op.kv_heads;
-    int64_t token = step.row_start[row] + part * each;
-    if (single) place.prepare(token, row, head, thread);
-    place.attend(row, token, at_most(each, tokens - part * each), head, thread);
+  Pool& pool = r.engine->pool;
+  Pieces pieces(step, op);
+  if (step.tokens > step.rows) {
+    prepare_all(place, thread);
+    for (Piece now = pieces.of(pool.take()); now.count; now = pieces.of(pool.take())) place.attend(now, {}, thread);
+    return;
+  }
+  Piece now = pieces.of(pool.take());
+  while (now.count) {
+    const Piece next = pieces.of(pool.take());
+    place.prepare(now.token, now.row, now.head, thread);  // all there is to prepare
+    place.attend(now, next, thread);
+    now = next;
   }
 }
 
