@@ -53,7 +53,7 @@ _PORTABLE = Level("portable", (), _ALL, "portable", "portable")
 _X86 = (
     Level("avx2", _AVX2, _ALL, "avx2", "avx2"),
     Level("avx512", _AVX512, _ALL, "avx512", "avx512"),
-    Level("avx512_bf16", _BF16, ("matmul_float", "level"), "avx512", "avx512_bf16"),
+    Level("avx512_bf16", _BF16, ("matmul_float", "attention_pairs", "level"), "avx512", "avx512_bf16"),
     Level("amx", _AMX, ("matmul_tiles", "level"), "avx512", "avx512_bf16"),
 )
 _NEON = ("-DOCT_USE_NEON",)

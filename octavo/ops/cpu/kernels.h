@@ -91,6 +91,10 @@ struct AttnArgs {
   int cache_type, heads, kv_heads, kv_head, head_dim, page, window;
   float scale, softcap;
   float* scratch;  // attn_scratch() floats
+  // What this thread attends to next, to be asked for in time; next_end is 0 where nothing is known.
+  const int32_t* next_pages;
+  int64_t next_begin, next_end;
+  int next_head;
 };
 
 struct StoreArgs {

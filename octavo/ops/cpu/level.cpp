@@ -31,13 +31,22 @@ static void matmul(const MatArgs& a) {
 }
 #endif
 
+#if defined(__AVX512BF16__) && !defined(__AMX_INT8__)  // slower than floats where there are AMX tiles
+static void attention(const AttnArgs& a) {
+  if (a.cache_type == OCT_CACHE_BF16) OCT_PAIRS::attend_pairs(a);
+  else OCT_ROWS::attend(a);
+}
+#else
+static void attention(const AttnArgs& a) { OCT_ROWS::attend(a); }
+#endif
+
 }  // namespace OCT_NS
 
 namespace oct {
 const Kernels* OCT_KERNELS() {
   static const Kernels table = {OCT_NS::MAX_TILE,    OCT_ROWS::quantise_row, OCT_NS::matmul,
                                 OCT_ROWS::norm_row,  OCT_ROWS::gated_row,    OCT_ROWS::rope_row,
-                                OCT_ROWS::store_kv,  OCT_ROWS::attend,
+                                OCT_ROWS::store_kv,  OCT_NS::attention,
                                 OCT_ROWS::sample_row};
   return &table;
 }

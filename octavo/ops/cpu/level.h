@@ -20,6 +20,7 @@
   namespace ns {                          \
   using namespace oct;                    \
   void matmul_float(const MatArgs& a);    \
+  void attend_pairs(const AttnArgs& a);   \
   }
 #define OCT_DECLARE_TILES(ns)             \
   namespace ns {                          \

@@ -21,7 +21,7 @@ static void rows_by_tokens(const uint8_t* panel, const uint8_t* codes, const uin
   for (int64_t b = 0; b < nb; b++, codes += Fmt::BLOCK, act += RECORD) {
     I u[GROUPS];
     F d[2], m[1];
-    if (h == 0) fetch_ahead<Fmt::BLOCK>(codes);
+    if (h == 0) fetch_ahead<Fmt::BLOCK, MT >= 6 ? 2 * AHEAD : AHEAD>(codes);
     Fmt::unpack(codes, h, u);
     Fmt::scales(panel, b, h, d, m);
     const uint8_t *scale = act + MT * OCT_BLOCK, *correction = scale + MT * 4;
@@ -78,7 +78,7 @@ static void int8_tile(const MatArgs& a, int64_t token0, int count) {
       const uint8_t *codes = panel + shape.codes, *act = tile0;
       for (int64_t b = 0; b < nb; b++, codes += Bytes::BLOCK, act += MT * OCT_BLOCK) {
         I u[GROUPS];
-        if (h == 0) fetch_ahead<Bytes::BLOCK>(codes);
+        if (h == 0) fetch_ahead<Bytes::BLOCK, MT >= 6 ? 2 * AHEAD : AHEAD>(codes);
         Bytes::unpack(codes, h, u);
         OCT_UNROLL
         for (int g = 0; g < GROUPS; g++) {

@@ -74,7 +74,7 @@ static void block_columns(const uint8_t* const* w, const uint8_t* act, int64_t n
   for (int p = 0; p < N; p++) at[p] = w[p];
   for (int64_t b = 0; b < nb; b++) {
     if (MT > Fmt::UNASKED)
-      for (int p = 0; p < N; p += H) fetch_ahead<Fmt::WEIGHT>(at[p]);
+      for (int p = 0; p < N; p += H) fetch_ahead<Fmt::WEIGHT, N <= H ? 2 * AHEAD : AHEAD>(at[p]);
     OCT_UNROLL
     for (int j = 0; j < Fmt::STEPS; j++) Fmt::template step<MT, N>(at, act, j, sum);
     act += Fmt::ACT * slots;

@@ -73,7 +73,10 @@ const uint8_t* quantise_all(const Run& r, const OctOp& op, const Tiles& tiles, i
     quantise_token(r, op, 0, r.tile(thread), 1, 0, thread);
     return r.tile(thread);
   }
-  shares(r.engine->pool, tokens, 1, [&](int64_t begin, int64_t end) {
+  // Tokens of a tile lie side by side in a record: threads that write one at a time would take its
+  // cache lines from each other.
+  const int64_t together = tiles.count > 1 ? tiles.size : ceil_div(tokens, r.engine->pool.size());
+  shares(r.engine->pool, tokens, together, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       int64_t tile = t / tiles.size;
       int slots = slots_for(static_cast<int>(at_most(tokens - tile * tiles.size, tiles.size)), tiles.size);
@@ -134,7 +137,8 @@ void by_tasks(const Product& product) {
   const OctWeight& w = *product.op.weight;
   const Tiles& tiles = product.tiles;
   const int64_t panels = ceil_div(w.n, OCT_PANEL), bytes = panel_shape(w.format, w.k).bytes;
-  const int64_t tile_run = at_least(1, at_most(tiles.count, ACT_BYTES / tiles.stride));
+  const int64_t runs = ceil_div(tiles.count, at_least(1, ACT_BYTES / tiles.stride));
+  const int64_t tile_run = ceil_div(tiles.count, runs);
   int64_t panel_run = at_least(1, panels / (pool.size() * 8));
   if (panel_run > 2) panel_run = (panel_run + 3) & ~3ll;
   panel_run = at_least(1, at_most(panel_run, WEIGHT_BYTES / bytes));
@@ -153,6 +157,12 @@ void linear(const Run& r, const OctOp& op, int thread) {
 }
 
 // --- attention -------------------------------------------------------------------------------
+
+// One kv head of some queries of one row; `count` is 0 where none is left.
+struct Piece {
+  int64_t row, token, count;
+  int head;
+};
 
 struct Place {
   const OctOp& op;
@@ -190,65 +200,95 @@ struct Place {
     k.store(s);
   }
 
-  void attend(int64_t row, int64_t token, int64_t count, int head, int thread) const {
+  void attend(const Piece& now, const Piece& next, int thread) const {
     AttnArgs a;
-    a.q = r.row(op.in, token);
-    a.out = r.row(op.out, token);
+    a.q = r.row(op.in, now.token);
+    a.out = r.row(op.out, now.token);
     a.ldq = r.width[op.in];
     a.ldo = r.width[op.out];
-    a.positions = r.step->positions + token;
-    a.tokens = count;
-    a.length = group.lengths[row];
-    a.pages = group.tables + row * group.table_stride;
+    a.positions = r.step->positions + now.token;
+    a.tokens = now.count;
+    a.length = group.lengths[now.row];
+    a.pages = pages(now);
     a.cache = cache;
     a.cache_type = op.cache_type;
     a.heads = op.heads;
     a.kv_heads = op.kv_heads;
-    a.kv_head = head;
+    a.kv_head = now.head;
     a.head_dim = op.head_dim;
     a.page = op.page;
     a.window = op.window;
     a.scale = op.scale;
     a.softcap = op.softcap;
     a.scratch = r.attention(thread);
+    a.next_pages = pages(next);
+    a.next_begin = op.window > 0 ? at_least(0, r.step->positions[next.token] + 1 - op.window) : 0;
+    a.next_end = next.count ? r.step->positions[next.token + next.count - 1] + 1 : 0;
+    a.next_head = next.head;
     r.engine->kernels->attention(a);
   }
+
+  const int32_t* pages(const Piece& p) const { return group.tables + p.row * group.table_stride; }
 };
 
 void prepare_all(const Place& place, int thread) {
   const OctStep& step = *place.r.step;
+  Pool& pool = place.r.engine->pool;
+  // 16 tokens that follow each other share the cache lines of their keys.
+  const int64_t together = at_least(1, at_most(16, step.tokens / (2 * pool.size())));
   int64_t row = 0;
-  shares(place.r.engine->pool, step.tokens, 4, [&](int64_t begin, int64_t end) {
+  shares(pool, step.tokens, together, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       while (step.row_start[row + 1] <= t) row++;  // a thread's shares only go up
       for (int h = 0; h < place.op.kv_heads; h++) place.prepare(t, row, h, thread);
     }
   });
-  place.r.engine->pool.meet(thread);
+  pool.meet(thread);
 }
 
-// A task is one kv head of up to OCT_QUERIES queries of one row; late tokens, which see most,
-// come first.
+// Pieces in the order of their tasks; late tokens, which see most, come first.
+class Pieces {
+ public:
+  Pieces(const OctStep& step, const OctOp& op)
+      : step_(step), heads_(op.kv_heads), each_(at_least(1, OCT_QUERIES / (op.heads / op.kv_heads))) {}
+
+  // Of a task that is later than those asked for before.
+  Piece of(int64_t task) {
+    for (; row_ < step_.rows; row_++) {
+      const int64_t tokens = step_.row_start[row_ + 1] - step_.row_start[row_], parts = ceil_div(tokens, each_);
+      if (task >= before_ + parts * heads_) {
+        before_ += parts * heads_;
+        continue;
+      }
+      const int64_t part = parts - 1 - (task - before_) / heads_, token = step_.row_start[row_] + part * each_;
+      return {row_, token, at_most(each_, tokens - part * each_), static_cast<int>((task - before_) % heads_)};
+    }
+    return {};
+  }
+
+ private:
+  const OctStep& step_;
+  int64_t heads_, each_, row_ = 0, before_ = 0;
+};
+
+// A task is a piece of up to OCT_QUERIES queries. Where rows have one token each a thread takes a
+// task ahead: it waits for memory most, and knows so what to ask for.
 void attention(const Run& r, const OctOp& op, int thread) {
   const OctStep& step = *r.step;
   const Place place = {op, r, step.groups[op.group], static_cast<uint8_t*>(step.caches[op.layer])};
-  const bool single = step.tokens == step.rows;  // one token a row: a task can do all of its own
-  if (!single) prepare_all(place, thread);
-  const int64_t each = at_least(1, OCT_QUERIES / (op.heads / op.kv_heads));
-  int64_t row = 0, before = 0;
-  for (int64_t task = r.engine->pool.take(); row < step.rows; task = r.engine->pool.take()) {
-    int64_t mine = 0, tokens = 0;
-    for (; row < step.rows; row++, before += mine) {
-      tokens = step.row_start[row + 1] - step.row_start[row];
-      mine = ceil_div(tokens, each) * op.kv_heads;
-      if (task < before + mine) break;
-    }
-    if (row == step.rows) break;
-    int head = static_cast<int>((task - before) % op.kv_heads);
-    int64_t part = ceil_div(tokens, each) - 1 - (task - before) / op.kv_heads;
-    int64_t token = step.row_start[row] + part * each;
-    if (single) place.prepare(token, row, head, thread);
-    place.attend(row, token, at_most(each, tokens - part * each), head, thread);
+  Pool& pool = r.engine->pool;
+  Pieces pieces(step, op);
+  if (step.tokens > step.rows) {
+    prepare_all(place, thread);
+    for (Piece now = pieces.of(pool.take()); now.count; now = pieces.of(pool.take())) place.attend(now, {}, thread);
+    return;
+  }
+  Piece now = pieces.of(pool.take());
+  while (now.count) {
+    const Piece next = pieces.of(pool.take());
+    place.prepare(now.token, now.row, now.head, thread);  // all there is to prepare
+    place.attend(now, next, thread);
+    now = next;
   }
 }
 

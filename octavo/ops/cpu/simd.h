@@ -59,10 +59,11 @@ OCT_INLINE uint16_t float_to_bf16(float f) {
 }
 
 // Weights are read once from memory and in order: the next panel follows this one.
+// Enough is on its way where a single stream of them is read slowly (many tokens) only at twice the distance.
 constexpr int AHEAD = 4096;
-template <int BYTES> OCT_INLINE void fetch_ahead(const uint8_t* p) {
+template <int BYTES, int FAR = AHEAD> OCT_INLINE void fetch_ahead(const uint8_t* p) {
   OCT_UNROLL
-  for (int i = 0; i < BYTES; i += 64) __builtin_prefetch(p + AHEAD + i);
+  for (int i = 0; i < BYTES; i += 64) __builtin_prefetch(p + FAR + i);
 }
 
 #if defined(__AVX512F__)

@@ -76,12 +76,14 @@ def held(x: Tensor, cache: torch.dtype) -> Tensor:
     return codes.double() * (top / 127).double()
 
 
-def reference(s: Heads, qkv: Tensor) -> Tensor:
-    """All positions of one row at once, in float64 over keys and values as the cache holds them."""
+def reference(s: Heads, qkv: Tensor, pairs: bool = False) -> Tensor:
+    """All positions of one row at once, in float64 over keys and values as the cache holds them;
+    `pairs`: with queries in bfloat16."""
     n = len(qkv)
     q, k, v = qkv.view(n, -1, s.head_dim).split([s.heads, s.kv_heads, s.kv_heads], 1)
     k, v = (held(t, s.cache).repeat_interleave(s.heads // s.kv_heads, 1) for t in (k, v))
-    scores = torch.einsum("qhd,khd->hqk", q.double() * s.scale, k)
+    q = (q * s.scale).bfloat16().double() if pairs else q.double() * s.scale
+    scores = torch.einsum("qhd,khd->hqk", q, k)
     if s.softcap:
         scores = s.softcap * torch.tanh(scores / s.softcap)
     distance = torch.arange(n)[:, None] - torch.arange(n)
@@ -111,6 +113,11 @@ BYTES = [
 GRID = [*FLOATS, *BYTES]
 
 
+def in_pairs(engine: Engine, s: Heads) -> bool:
+    """Whether this level multiplies pairs of bfloat16, for which it rounds queries and probabilities."""
+    return engine.level == "avx512_bf16" and s.cache == torch.bfloat16
+
+
 def data(s: Heads, n: int) -> Tensor:
     return torch.randn(n, (s.heads + 2 * s.kv_heads) * s.head_dim, generator=torch.Generator().manual_seed(n))
 
@@ -124,7 +131,33 @@ def test_equals_reference(engine: Engine, s: Heads) -> None:
         got = attend(p, s, qkv, step([(0, n, pages)], cache_of(s)))
         # int8: queries and weighted probabilities are rounded to 15 bits on the way
         tolerance = dict(rtol=1e-3, atol=2e-4) if s.cache == torch.int8 else dict(rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(got, reference(s, qkv), **tolerance)
+        if in_pairs(engine, s):  # half a bit in 8 of each probability at most, of a sum of them less
+            tolerance = dict(rtol=2e-3, atol=6e-3)
+            assert off(got, reference(s, qkv, pairs=True)) < 2e-3
+        torch.testing.assert_close(got, reference(s, qkv, in_pairs(engine, s)), **tolerance)
+
+
+@pytest.mark.parametrize("s", [s for s in FLOATS if s.cache == torch.bfloat16])
+def test_pairs_are_as_close_as_torch_in_bfloat16(engine: Engine, s: Heads) -> None:
+    """Of what a model in bfloat16 loses in its attention anyway, rounding on the way is no more."""
+    n = 150
+    qkv, pages = data(s, n), torch.randperm(PAGES)[: -(-n // s.page)].int()
+    want = reference(s, qkv)
+    q, k, v = qkv.bfloat16().view(n, -1, s.head_dim).split([s.heads, s.kv_heads, s.kv_heads], 1)
+    distance = torch.arange(n)[:, None] - torch.arange(n)
+    seen = (distance >= 0) & (distance < s.window) if s.window else distance >= 0
+    if s.softcap:
+        scores = torch.einsum("qhd,khd->hqk", q * s.scale, k.repeat_interleave(s.heads // s.kv_heads, 1))
+        scores = (s.softcap * torch.tanh(scores / s.softcap)).masked_fill(~seen, float("-inf"))
+        theirs = torch.einsum(
+            "hqk,khd->qhd", scores.softmax(-1), v.repeat_interleave(s.heads // s.kv_heads, 1)
+        )
+    else:
+        theirs = torch.nn.functional.scaled_dot_product_attention(
+            *(t.transpose(0, 1)[None] for t in (q, k, v)), attn_mask=seen, scale=s.scale, enable_gqa=True
+        )[0].transpose(0, 1)
+    got = attend(program(engine, s), s, qkv, step([(0, n, pages)], cache_of(s)))
+    assert off(got, want) < off(theirs.flatten(1), want)
 
 
 @pytest.mark.parametrize("s", [*FLOATS[:6], *BYTES])
