@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from octavo.ops.cpu.build import library
+from tests.cpu.native import tiles
 from tests.cpu.native.remote.calls import RemoteLibrary, compile_server
 
 
@@ -21,7 +22,8 @@ def make(
     folder: Path, compiler: str, machine: str, flags: Sequence[str] = (), before: Sequence[str] = ()
 ) -> list[str]:
     """The command that serves a library made for `machine`, behind `before`."""
-    made = library(folder, extra=flags, compilers=(compiler,), machine=machine)
+    extra = (*flags, *tiles.missing(machine))
+    made = library(folder, extra=extra, compilers=(compiler,), machine=machine)
     return [*before, str(compile_server(compiler, folder, flags)), str(made)]
 
 
