@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
-from octavo.config import env
 from octavo.ops.cpu.build import find_compiler
-from octavo.ops.cpu.build import library as build_library
 from octavo.ops.cpu.lib import Engine, Library
-from tests.cpu.native import tiles
 from tests.cpu.native.remote.calls import RemoteLibrary, compile_server
+from tests.cpu.native.tiles import library_here
 
 _LIBRARY = pytest.StashKey[Library]()
 
@@ -36,14 +33,9 @@ def library_of(config: pytest.Config) -> Library:
         if command := config.getoption("--native-server", ""):
             config.stash[_LIBRARY] = RemoteLibrary(shlex.split(command))
         else:
-            config.stash[_LIBRARY] = Library(build(config))
+            flags = shlex.split(config.getoption("--native-flags", ""))
+            config.stash[_LIBRARY] = Library(library_here(flags))
     return config.stash[_LIBRARY]
-
-
-def build(config: pytest.Config) -> Path:
-    """The library for this process: Octavo's, and AMX's tiles where the CPU has none."""
-    flags = shlex.split(config.getoption("--native-flags", ""))
-    return build_library(env.octavo_home() / "native", extra=(*flags, *tiles.missing()))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -73,7 +65,7 @@ def guarded(
         yield library  # a sanitizer looks, or it is such a process already
         return
     server = compile_server(find_compiler(), tmp_path_factory.mktemp("guarded"))
-    served = RemoteLibrary([str(server), str(build(request.config))])
+    served = RemoteLibrary([str(server), str(library_here())])
     yield served
     served.close()
 
