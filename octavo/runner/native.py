@@ -5,6 +5,7 @@ Knows the order of questions; the library, the decoder and the backend know the 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from octavo.ops.cpu.find import find_library
 from octavo.ops.cpu.lib import Engine, Library
 from octavo.runner.packing import Packing
 
+_log = logging.getLogger(__name__)
 # Products with a file's own blocks round activations to 8 bits. That costs a small model the most
 # (a near tie between two answers flips) and saves it the least.
 _SMALL = 1 << 30  # bytes of weights in the model's dtype
@@ -93,8 +95,11 @@ def plan_native(
     if platform.kind != "cpu":
         why = f"the native library is for CPUs, not {platform.kind}"
         return None, (Decision("kernels", "torch", why), *_on_torch(config, why))
-    library = refused(kind, spec, cache, page) or find_library()
+    if why := refused(kind, spec, cache, page):
+        return None, (Decision("kernels", "torch", f"native: {why}"), *_on_torch(config, why))
+    library = find_library()
     if isinstance(library, str):
+        _log.warning("the model runs on torch, several times slower than on native kernels: %s", library)
         return None, (Decision("kernels", "torch", f"native: {library}"), *_on_torch(config, library))
     engine = _engine(library, threads, config.cpu)
     storage, why = choose_storage(config.model, resolved.dtype, checkpoint.index, needs.weight_bytes)

@@ -214,13 +214,16 @@ def test_a_level_that_is_not_there_names_those_that_are(files: ModelFiles) -> No
     assert refused.value.field == "cpu_level" and all(level in refused.value.hint for level in levels())
 
 
-def test_what_needs_the_library_says_so(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_the_library_says_so(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(native, "find_library", lambda: "no C++ compiler was found")
     with pytest.raises(Unsupported, match=r"needs the native kernels: no C\+\+ compiler") as refused:
         start(files, quantization="int8")
     assert refused.value.field == "quantization" and "leave quantization out" in refused.value.hint
     made, _ = start(files, cpu_level="avx2")
     assert made["cpu_level"].idle and "compiler" in made["cpu_level"].why
+    assert made["kernels"].value == "torch" and "slower" in caplog.text and "compiler" in caplog.text
 
 
 def test_blocks_need_a_file_that_has_them(files: ModelFiles) -> None:
