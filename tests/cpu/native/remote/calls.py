@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ class RemoteLibrary(Library):
 class Calls:
     def __init__(self, command: Sequence[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._one = (
+            threading.Lock()
+        )  # weights are packed from several threads, and a call carries all of a weight
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -133,21 +137,24 @@ class Calls:
         yield from floats(op.k_norm, op.head_dim)
 
     def _call(self, name: str, *args: int, regions: Sequence[Region] = ()) -> int:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
         unique = {r.at: r for r in sorted(regions, key=lambda r: (r.writes, r.nbytes)) if r.at}.values()
-        head = struct.pack(f"<{_NAME}sq6q", name.encode(), len(unique), *args, *(0,) * (6 - len(args)))
-        stdin.write(head)
-        for region in unique:
-            stdin.write(struct.pack("<Qqq", region.at, region.nbytes, region.writes))
-            stdin.write(ctypes.string_at(region.at, region.nbytes))
-        stdin.flush()
-        result, harmed = struct.unpack("<qq", self._get(16, name))
-        for region in unique:
-            if region.writes:
-                ctypes.memmove(region.at, self._get(region.nbytes, name), region.nbytes)
+        with self._one:
+            self._send(name, args, unique)
+            result, harmed = struct.unpack("<qq", self._get(16, name))
+            for region in unique:
+                if region.writes:
+                    ctypes.memmove(region.at, self._get(region.nbytes, name), region.nbytes)
         assert not harmed, f"{name} wrote before one of its buffers"
         return int(result)
+
+    def _send(self, name: str, args: Sequence[int], regions: Collection[Region]) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.write(struct.pack(f"<{_NAME}sq6q", name.encode(), len(regions), *args, *(0,) * (6 - len(args))))
+        for region in regions:
+            stdin.write(struct.pack("<Qqq", *region))
+            stdin.write(ctypes.string_at(region.at, region.nbytes))
+        stdin.flush()
 
     def _get(self, nbytes: int, name: str) -> bytes:
         assert self._process.stdout is not None
