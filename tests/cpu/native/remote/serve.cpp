@@ -81,7 +81,7 @@ class Copy {
 
   void guard() const {
     if (mprotect(base_ + size_ - page_, page_, PROT_NONE)) die("mprotect");
-    if (!writes() && mprotect(base_, size_ - page_, PROT_READ)) die("mprotect");
+    if (!writes() && size_ > page_ && mprotect(base_, size_ - page_, PROT_READ)) die("mprotect");
   }
   bool harmed() const {
     for (size_t i = 0; i < before_; i++)
