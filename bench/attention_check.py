@@ -71,7 +71,7 @@ def error_of(case: Case, want: torch.Tensor, configs: Configs) -> float:
         prefix = shared_prefix(c.q, c.k, c.v, c.tables, c.owners, c.row_start, c.shared_pages,
                                configs.prefix, **scales)  # fmt: skip
     if configs.direct:
-        cut = attention_direct.programs_for(configs.direct, len(c.owners), c.kv_heads, processors())
+        cut = attention_direct.programs_for(configs.direct.per_sm, len(c.owners), c.kv_heads, processors())
         space = Workspace.make(cut[1], len(c.owners), c.heads, c.d, c.q.device)
         space.parts.fill_(float("nan"))
         attention_direct.decode_few(
@@ -124,23 +124,25 @@ def check_case(seed: int) -> tuple[float, list[str]]:
     return worst, said
 
 
-FRESH = [(1, 40), (2, 2), (127, 127), (0, 0), (128, 128), (129, 129), (1000, 1000), (5, 5), (2049, 2049)]
+FRESH = [(1, 40), (2, 2), (127, 127), (0, 0), (128, 128), (64, 900), (129, 129), (1000, 1000), (5, 5),
+         (300, 301), (2049, 2049)]  # fmt: skip
 WHOLE: list[dict[str, Any]] = [
     {}, {"d": 64}, {"heads": 7, "kv_heads": 1}, {"heads": 8, "kv_heads": 8}, {"dtype": torch.float16},
     {"page": 64, "pad": 300},
 ]  # fmt: skip
 
 
-def whole_prompts(seed: int, config: FreshConfig) -> tuple[float, bool]:
+def whole_prompts(which: int, config: FreshConfig) -> tuple[float, bool]:
     """Keys gathered, values a view of wider rows: (error in tolerances, whether others are untouched)."""
     from octavo.ops.triton.attention_fresh import fresh
 
     plain = {"heads": 32, "kv_heads": 8, "d": 128, "dtype": BF16, "device": "cuda", "pad": 5}
-    case = Case(FRESH, seed=seed, **{**plain, **WHOLE[seed]}).build()
+    case = Case(FRESH, **{**plain, **WHOLE[which]}).build()
     keys = gather(case.k, case.slots())
     wide = torch.cat((torch.full_like(keys, float("nan")), gather(case.v, case.slots())), 1)
-    fresh(case.q, keys, wide[:, keys.shape[1] :], case.out, case.row_start, config, scale=case.scale)
-    mask = ~case.decoded()
+    values = wide[:, keys.shape[1] :]
+    fresh(case.q, keys, values, case.out, case.lengths, case.row_start, config, scale=case.scale)
+    mask = case.whole()
     return case.check(case.out[mask], case.expected()[mask]), bool(case.out[~mask].isnan().all())
 
 

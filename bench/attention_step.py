@@ -120,7 +120,7 @@ class FewRows(Decoder):
 
     def __init__(self, step: Step, few: DirectConfig) -> None:
         self.step, self.few = step, few
-        self.cut = attention_direct.programs_for(few, len(step.rows), step.kv_heads, processors())
+        self.cut = attention_direct.programs_for(few.per_sm, len(step.rows), step.kv_heads, processors())
         self.space = Workspace.make(self.cut[1], len(step.rows), step.heads, step.d, step.q.device)
 
     def launch(self, layer: int, prefix: Any = None) -> None:

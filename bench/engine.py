@@ -5,6 +5,9 @@
 Weights are random ("dummy") and prompts are random token ids, so that nothing is downloaded; `--model` is a
 folder with a config.json. The first repeat of a workload warms up and does not count; a shared prefix is in
 the cache from then on. `--engine-args` is a JSON object of further arguments of LLM.
+
+Octavo is checked first, in a process of its own (check.py): what does not compute the model is not timed.
+That fills the cache of kernels; `--unchecked` is for the start without one.
 """
 
 from __future__ import annotations
@@ -14,13 +17,16 @@ import gzip
 import importlib
 import json
 import random
+import subprocess
+import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.record import provenance, spread, write
+from bench.record import ROOT, provenance, spread, write
 
 Request = tuple[list[int], int]  # prompt, tokens to generate
 
@@ -42,6 +48,12 @@ WORKLOADS = {
     "shared": Workload(128, (64, 64), (64, 64), shared=4096),
     "spread256": Workload(256, (100, 1024), (100, 1024), temperature=0.6),
 }
+
+
+SETTINGS = {
+    "load_format": "dummy", "skip_tokenizer_init": True, "max_model_len": 8192,
+    "gpu_memory_utilization": 0.9, "dtype": "bfloat16",
+}  # fmt: skip
 
 
 def requests(w: Workload, vocab: int, seed: int) -> list[Request]:
@@ -113,6 +125,22 @@ def profiled(llm: Any, params: Callable[..., Any], w: Workload, vocab: int) -> d
     }
 
 
+def checked(model: str, engine_args: dict[str, Any]) -> dict[str, Any]:
+    """What check.py found, where it passed."""
+    words = ["--model", model, "--engine-args", json.dumps(engine_args)]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "check.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.check", *words, "--out", str(out)],
+            cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"not timed, since its check failed:\n{done.stdout}{done.stderr}")
+        found = json.loads(out.read_text())
+    keys = ("prefill", "decode", "rounding", "bound", "layers", "of_layers", "seconds")
+    return {key: found[key] for key in keys if key in found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--module", default="octavo")
@@ -120,28 +148,29 @@ def main() -> None:
     parser.add_argument("--workloads", default="one,eight,batch64,batch256,prefill,shared")
     parser.add_argument("--engine-args", type=json.loads, default={})
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--profile", action="store_true", help="one more run, with its kernels recorded")
+    parser.add_argument("--profile", action="store_true", help="one more run of Octavo, its kernels recorded")
+    parser.add_argument("--unchecked", action="store_true", help="time it without the check before")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     vocab = json.loads((Path(args.model) / "config.json").read_text())["vocab_size"]
-    settings = {
-        "load_format": "dummy", "skip_tokenizer_init": True, "max_model_len": 8192,
-        "gpu_memory_utilization": 0.9, "dtype": "bfloat16",
-    }  # fmt: skip
+    check = None
+    if args.module == "octavo" and not args.unchecked:
+        check = checked(args.model, args.engine_args)
+        print(json.dumps({"check": check}), flush=True)
     began = time.perf_counter()
     engine = importlib.import_module(args.module)
-    llm = engine.LLM(model=args.model, **{**settings, **args.engine_args})
+    llm = engine.LLM(model=args.model, **{**SETTINGS, **args.engine_args})
     rows: list[dict[str, Any]] = [{"workload": "start", "seconds": time.perf_counter() - began}]
     print(json.dumps(rows[0]), flush=True)
-    for name in args.workloads.split(","):
+    for name in filter(None, args.workloads.split(",")):
         row = run(llm, engine.SamplingParams, WORKLOADS[name], vocab, args.repeats)
-        if args.profile:
+        if args.profile and args.module == "octavo":  # its traces hold kernels alone
             row["profile"] = profiled(llm, engine.SamplingParams, WORKLOADS[name], vocab)
         rows.append({"workload": name, **WORKLOADS[name]._asdict(), **row})
         print(json.dumps(rows[-1]), flush=True)
     if args.out:
         about = {"module": args.module, "model": args.model, "engine_args": args.engine_args}
-        write(args.out, {**provenance(), **about, "rows": rows})
+        write(args.out, {**provenance(), **about, "check": check, "rows": rows})
 
 
 if __name__ == "__main__":

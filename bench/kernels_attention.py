@@ -202,7 +202,7 @@ def fresh_times(step: Step) -> Iterator[tuple[str, float]]:
     slots = torch.randperm(step.tokens, device="cuda")
 
     def run(config: FreshConfig, keys: torch.Tensor) -> None:
-        fresh(step.q, keys, values, step.out, step.row_start, config, scale=step.d**-0.5)
+        fresh(step.q, keys, values, step.out, step.lengths, step.row_start, config, scale=step.d**-0.5)
 
     best = (float("inf"), FreshConfig())
     for config in fresh_candidates():

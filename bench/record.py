@@ -29,6 +29,7 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "device": _device(),
+        "cuda": _cuda(),
     }
 
 
@@ -66,6 +67,22 @@ def _device() -> str:
     except ImportError:
         return _cpu()
     return torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu()
+
+
+def _cuda() -> dict[str, str] | None:
+    """Versions of the toolkit torch is built with and of the driver; None without a GPU."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(words, capture_output=True, text=True).stdout.split()
+    except FileNotFoundError:
+        said = []
+    return {"toolkit": str(torch.version.cuda), "driver": said[0] if said else "unknown"}
 
 
 def _cpu() -> str:

@@ -70,8 +70,11 @@ class CPUAttention:
         self._buffers: dict[torch.dtype, Tensor] = {}
 
     @staticmethod
-    def supports(spec: CacheSpec, platform: Platform) -> str | None:
+    def supports(spec: CacheSpec, platform: Platform, dtypes: tuple[torch.dtype, ...] = ()) -> str | None:
         return None if platform.kind == "cpu" else f"runs on a CPU, not on {platform.kind}"
+
+    def captures(self, bounds: HostBounds) -> bool:
+        return False  # it asks the device
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         return (pages, page_size, 2, spec.kv_heads, spec.head_dim)

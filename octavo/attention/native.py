@@ -49,7 +49,9 @@ class NativeAttention:
         self._engine, self._cache, self._page = engine, cache, page
         self._programs: dict[Heads, Program] = {}
 
-    def supports(self, spec: CacheSpec, platform: Platform) -> str | None:
+    def supports(
+        self, spec: CacheSpec, platform: Platform, dtypes: tuple[torch.dtype, ...] = ()
+    ) -> str | None:
         if platform.kind != "cpu":
             return f"runs on a CPU, not on {platform.kind}"
         if self._cache not in CACHE_TYPES:
@@ -57,6 +59,9 @@ class NativeAttention:
         if self._page % 16:
             return f"a block size of {self._page} (multiples of 16 work)"
         return unsupported(spec.kv_heads, spec.kv_heads, spec.head_dim)
+
+    def captures(self, bounds: HostBounds) -> bool:
+        return False  # nothing is, on a CPU
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         return (pages, 2, spec.kv_heads, page_size, cache_width(self._cache, spec.head_dim))

@@ -29,8 +29,11 @@ class TorchRef:
     name = "torch_ref"
 
     @staticmethod
-    def supports(spec: CacheSpec, platform: Platform) -> str | None:
+    def supports(spec: CacheSpec, platform: Platform, dtypes: tuple[torch.dtype, ...] = ()) -> str | None:
         return None
+
+    def captures(self, bounds: HostBounds) -> bool:
+        return False  # it asks the device
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         return (pages, page_size, 2, spec.kv_heads, spec.head_dim)

@@ -22,6 +22,7 @@ from octavo.ops.enter import LARGEST, enter
 if TYPE_CHECKING:
     from octavo.ops.triton.attention_decode import DecodeConfig, Prefix, Workspace
     from octavo.ops.triton.attention_direct import DirectConfig
+    from octavo.ops.triton.attention_entry import Entry, EntryConfig
 
 _LARGEST_HEAD = 256
 _WHOLE = (64, 128)  # head sizes of attention_fresh.py
@@ -41,7 +42,9 @@ class TritonMeta:
     row_start: Tensor | None = None
     owners: Tensor | None = None
     shared: Tensor | None = None  # None: nothing to read once
-    fresh: tuple[Tensor, Tensor] | None = None  # keys and values of a layer whose rows all begin here
+    fresh: tuple[Tensor, Tensor] | None = None  # a layer's keys and values, for rows that begin here
+    entering: EntryConfig | None = None  # few rows that all decode enter where they attend
+    entry: Entry | None = None  # of a layer between the two
 
 
 class TritonAttention:
@@ -53,6 +56,7 @@ class TritonAttention:
         from octavo.ops.triton import (
             attention_decode,
             attention_direct,
+            attention_entry,
             attention_gather,
             attention_prefill,
             attention_prefix,
@@ -62,7 +66,7 @@ class TritonAttention:
 
         self._decode, self._prefill, self._prefix = attention_decode, attention_prefill, attention_prefix
         self._tune, self._work, self._direct = attention_tune, attention_work, attention_direct
-        self._gather = attention_gather
+        self._gather, self._entry = attention_gather, attention_entry
         self._fresh: ModuleType | None = None  # loaded when needed
         self._rows = 0
         # never freed while the backend lives: captured graphs hold the addresses
@@ -70,7 +74,7 @@ class TritonAttention:
         self._order: dict[tuple[torch.device, int], Tensor] = {}
 
     @staticmethod
-    def supports(spec: CacheSpec, platform: Platform) -> str | None:
+    def supports(spec: CacheSpec, platform: Platform, dtypes: tuple[torch.dtype, ...] = ()) -> str | None:
         if platform.kind != "cuda":
             return f"runs on a GPU, not on {platform.kind}"
         if int(platform.features[0].removeprefix("sm")) < 80:
@@ -82,6 +86,9 @@ class TritonAttention:
     def reserve(self, rows: int, device: torch.device) -> None:
         """Steps will have up to `rows` rows: scratch memory is made for that many."""
         self._rows = max(self._rows, rows)
+
+    def captures(self, bounds: HostBounds) -> bool:
+        return True
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         return (pages, spec.kv_heads, 2, page_size, spec.head_dim)
@@ -99,6 +106,8 @@ class TritonAttention:
         of_cache = (rows, _padded(spec.head_dim), cache.element_size())
         if meta.shared is None and (direct := self._tune.direct_config(*of_cache)) is not None:
             meta.direct = direct
+            if f.bounds.max_query == 1:
+                meta.entering = self._tune.entry_config(rows, f.bounds.max_context, *of_cache[1:])
             return
         meta.config = config = self._tune.decode_config(*of_cache)
         meta.programs = self._decode.programs_for(config, spec.kv_heads, _processors(cache.device))
@@ -119,6 +128,9 @@ class TritonAttention:
         self, qkv: Tensor, angles: Tensor, heads: Heads, cache: Tensor, meta: TritonMeta, layer: AttnLayer
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         assert meta.inputs is not None
+        if meta.entering is not None and _entered_later(qkv, angles):
+            meta.entry = self._entry.Entry(qkv, angles, heads.q_norm, heads.k_norm, heads.eps, heads.heads)
+            return qkv, None, None
         k, v = _views(cache)
         q = enter(
             qkv,
@@ -169,25 +181,28 @@ class TritonAttention:
         if k is not None and v is not None:
             _store(k, keys, meta.inputs.slots, layer.k_scale)
             _store(v, values, meta.inputs.slots, layer.v_scale)
-        q = q.contiguous()
-        n, heads, d = q.shape
-        out = torch.empty((n, heads * d), dtype=q.dtype, device=q.device)
         scales: dict[str, Any] = {
             "scale": layer.scale,
             "softcap": layer.softcap,
             "k_scale": layer.k_scale,
             "v_scale": layer.v_scale,
         }
+        if meta.entry is not None:
+            return self._enter_few(meta.entry, keys, values, meta, layer.window, scales)
+        q = q.contiguous()
+        n, heads, d = q.shape
+        out = torch.empty((n, heads * d), dtype=q.dtype, device=q.device)
         if meta.direct is not None:
             self._few_rows(q, keys, values, out, meta, layer.window, scales)
         else:
             self._single_tokens(q, keys, values, out, meta, scales)
+        whole = meta.fresh is not None
         if meta.fresh is not None and self._fresh is not None:
-            config = self._tune.fresh_config(meta.bounds.max_query)
-            self._fresh.fresh(q, *meta.fresh, out, meta.row_start, config, scale=layer.scale)
+            config, lengths = self._tune.fresh_config(meta.bounds.max_query), meta.inputs.lengths
+            self._fresh.fresh(q, *meta.fresh, out, lengths, meta.row_start, config, scale=layer.scale)
             meta.fresh = None  # memory for what follows
-        elif meta.bounds.max_query > 1:
-            self._long_rows(q, keys, values, out, meta, layer.window, scales)
+        if meta.bounds.max_query > 1 and (meta.bounds.later or not whole):
+            self._long_rows(q, keys, values, out, meta, layer.window, whole, scales)
         return out
 
     def _single_tokens(
@@ -204,7 +219,7 @@ class TritonAttention:
             meta.inputs.tables,
             meta.row_start,
             meta.items,
-            self._space(meta.programs, meta.owners.shape[0], q),
+            self._space(meta.programs, meta.owners.shape[0], q.shape[1], q.shape[2], q.device),
             meta.config,
             programs=meta.programs,
             prefix=self._shared_prefix(q, keys, values, meta, scales),
@@ -225,7 +240,9 @@ class TritonAttention:
         assert meta.inputs is not None and meta.direct is not None
         assert meta.row_start is not None and meta.owners is not None
         rows = meta.owners.shape[0]
-        programs = self._direct.programs_for(meta.direct, rows, meta.spec.kv_heads, _processors(q.device))
+        programs = self._direct.programs_for(
+            meta.direct.per_sm, rows, meta.spec.kv_heads, _processors(q.device)
+        )
         self._direct.decode_few(
             q,
             keys,
@@ -235,12 +252,45 @@ class TritonAttention:
             meta.owners,
             meta.inputs.lengths,
             meta.row_start,
-            self._space(programs[1], rows, q),
+            self._space(programs[1], rows, q.shape[1], q.shape[2], q.device),
             meta.direct,
             programs=programs,
             window=window,
             **scales,
         )
+
+    def _enter_few(
+        self,
+        entry: Entry,
+        keys: Tensor,
+        values: Tensor,
+        meta: TritonMeta,
+        window: int,
+        scales: dict[str, Any],
+    ) -> Tensor:
+        """The same where nothing but such rows is in the step: they enter on the way."""
+        assert meta.inputs is not None and meta.entering is not None
+        assert meta.owners is not None and meta.row_start is not None
+        qkv, rows, spec, config = entry.qkv, meta.owners.shape[0], meta.spec, meta.entering
+        programs = self._direct.programs_for(config.per_sm, rows, spec.kv_heads, _processors(qkv.device))
+        out = torch.empty((len(qkv), entry.heads * spec.head_dim), dtype=qkv.dtype, device=qkv.device)
+        self._entry.enter_few(
+            entry,
+            keys,
+            values,
+            out,
+            meta.inputs.tables,
+            meta.owners,
+            meta.inputs.lengths,
+            meta.row_start,
+            self._space(programs[1], rows, entry.heads, spec.head_dim, qkv.device),
+            config,
+            programs=programs,
+            window=window,
+            **scales,
+        )
+        meta.entry = None
+        return out
 
     def _long_rows(
         self,
@@ -250,6 +300,7 @@ class TritonAttention:
         out: Tensor,
         meta: TritonMeta,
         window: int,
+        later: bool,
         scales: dict[str, Any],
     ) -> None:
         assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
@@ -268,6 +319,7 @@ class TritonAttention:
             self._tune.prefill_config(n, bounds.max_context, _padded(d), group, size),
             tokens=n,
             window=window,
+            later=later,
             **scales,
         )
 
@@ -291,11 +343,10 @@ class TritonAttention:
             q, keys, values, meta.inputs.tables, meta.owners, meta.row_start, meta.shared, config, **scales
         )
 
-    def _space(self, programs: int, rows: int, q: Tensor) -> Workspace:
-        heads, d = q.shape[1:]
+    def _space(self, programs: int, rows: int, heads: int, d: int, device: torch.device) -> Workspace:
         key = (programs, max(self._rows, rows), heads, d)
         if key not in self._spaces:
-            self._spaces[key] = self._decode.Workspace.make(*key, q.device)
+            self._spaces[key] = self._decode.Workspace.make(*key, device)
         return self._spaces[key]
 
     def _in_order(self, rows: int, device: torch.device) -> Tensor:
@@ -315,6 +366,11 @@ def _store(values: Tensor, cache: Tensor, slots: Tensor, scale: float) -> None:
     if cache.element_size() == 1:
         values = (values.float() / scale).clamp(-LARGEST, LARGEST)
     cache[slots // page, slots % page] = values.to(cache.dtype)
+
+
+def _entered_later(qkv: Tensor, angles: Tensor) -> bool:
+    """Whether the kernel that enters and attends reads these."""
+    return qkv.numel() > 0 and qkv.is_contiguous() and angles.is_contiguous()
 
 
 def _padded(d: int) -> int:

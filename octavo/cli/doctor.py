@@ -91,7 +91,16 @@ def _device() -> Report:
 
 def _caches() -> Report:
     found = {entry.name: f"{_size(entry.nbytes)} in {entry.path}" for entry in entries()}
-    return {"octavo": str(env.octavo_home()), "hub": str(env.hub_cache()), **found}
+    return {"octavo": str(env.octavo_home()), "hub": str(env.hub_cache()), **_kernels(), **found}
+
+
+def _kernels() -> Report:
+    """A GPU's kernels, kept by Triton under their source, its version and the device they are for."""
+    if importlib.util.find_spec("triton") is None:
+        return {}
+    from triton import knobs
+
+    return {"kernels": str(knobs.cache.dir)}
 
 
 def _model(config: EngineConfig) -> Report:

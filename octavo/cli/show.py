@@ -102,6 +102,7 @@ def facts(
         "max_num_seqs": ready.cache.max_rows,
         "max_num_batched_tokens": ready.budget or config.schedule.max_num_batched_tokens,
         "max_queue": queue,
+        "memory": [{"name": row.name, "bytes": row.nbytes, "note": row.note} for row in ready.memory],
         "keyed": config.serve.keyed,
         "url": url,
         **{field: str(made[field]).partition(" = ")[2] for field in _CPU_FIELDS if field in made},
@@ -127,10 +128,17 @@ def summary(found: dict[str, Any]) -> str:
         "dtype": f"{found['dtype']}, attention: {found['attention']}",
         **{_CPU_FIELDS[field]: found[field] for field in _CPU_FIELDS if field in found},
         "KV cache": f"{found['kv_blocks']:,} blocks = {found['kv_tokens']:,} tokens ({size})",
+        **({"memory": _table(found["memory"])} if found["memory"] else {}),
         "limits": ", ".join(limits),
         "URL": f"{found['url']}/v1  ({keys}; Ctrl-C stops)",
     }
     return "\n".join(f"  {name:<9} {text}" for name, text in rows.items())
+
+
+def _table(memory: list[dict[str, Any]]) -> str:
+    """The memory plan, a line a row, in a column of `summary`."""
+    lines = [f"{row['name']:<18}{row['bytes'] / 2**20:>10,.1f} MiB  {row['note']}".rstrip() for row in memory]
+    return f"\n{'':12}".join(lines)
 
 
 def examples(model: str, url: str, *, keyed: bool, chat: bool) -> str:

@@ -18,8 +18,8 @@ class CPUConfig:
     )
     cpu_pin: bool = option(
         False,
-        "keep each of the kernels' threads, but the one that runs Python, on one core; not for two engines on "
-        "the same cores",
+        "keep each of the kernels' threads, but the one that runs Python, on one core; not for two engines "
+        "on the same cores",
     )
     cpu_level: str | None = option(
         None,

@@ -86,8 +86,7 @@ FOREIGN: dict[str, Foreign] = {
     "offload_prefetch_step": _no_effect("weight offload is off"),
     "offload_params": _many(_not_yet(_OFFLOAD)),
     # attention, kernels, cache
-    "attention_backend": _not_yet("choosing an attention backend by hand is", "auto"),
-    "attention_config": _not_yet("choosing an attention backend by hand is", flags=("-ac",)),
+    "attention_config": Foreign("use attention_backend", flags=("-ac",)),
     "moe_backend": _no_effect("kernels are chosen by measurement"),
     "linear_backend": _no_effect("kernels are chosen by measurement"),
     "mamba_backend": _no_effect("kernels are chosen by measurement"),

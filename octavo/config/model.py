@@ -59,4 +59,12 @@ class ModelConfig:
     max_logprobs: int = option(
         20, "most alternatives a request may ask for; -1: the whole vocabulary", low=-1
     )
+    attention_backend: str = option(
+        "auto",
+        "what computes attention; triton: our kernels, on GPUs; flashinfer: beside them FlashInfer's for "
+        "prompts and chunks, where flashinfer-python is installed; cpu, torch_ref: plain torch; auto: what "
+        "was measured to be fastest. vLLM's FLASHINFER and TRITON_ATTN are understood",
+        choices=("auto", "triton", "flashinfer", "cpu", "torch_ref"),
+        spellings=(("triton_attn", "triton"), ("cpu_attn", "cpu")),
+    )
     enforce_eager: bool = option(False, "no captured graphs (they exist on GPUs only)")

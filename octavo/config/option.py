@@ -13,7 +13,8 @@ class Option(NamedTuple):
     """What the command line, the docs and the checks know of a field.
 
     `flag` defaults to the field's name with dashes; `aliases` are further flags. `serve_only`
-    fields are not arguments of `LLM`. `kind` "size" accepts 4k, 2GiB and the like.
+    fields are not arguments of `LLM`. `kind` "size" accepts 4k, 2GiB and the like. `spellings` are
+    (other name, choice): with them, choices are read without regard to case.
     """
 
     help: str
@@ -25,6 +26,7 @@ class Option(NamedTuple):
     kind: str = ""  # "" | "size" | "list" | "json" | "path"
     serve_only: bool = False
     secret: bool = False
+    spellings: tuple[tuple[str, str], ...] = ()
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:

@@ -81,6 +81,8 @@ def checked(setting: Setting, value: Any) -> Any:
         value = _convert(setting, value)
     except (TypeError, ValueError, RecursionError):
         raise _refused(setting, value, limits(setting)) from None
+    if setting.option.spellings:
+        value = _spelled(setting.option, value)
     if setting.option.choices and value not in setting.option.choices:
         raise _refused(setting, value, limits(setting), _close(str(value), setting.option.choices))
     if not _within(setting.option, value):
@@ -155,6 +157,11 @@ def _number(value: Any) -> float:
     if not math.isfinite(found):
         raise ValueError(value)
     return found
+
+
+def _spelled(option: Option, value: Any) -> Any:
+    """The choice meant by one of its other names."""
+    return dict(option.spellings, **{name: name for name in option.choices}).get(str(value).lower(), value)
 
 
 def _within(option: Option, value: Any) -> bool:

@@ -49,7 +49,7 @@ class CoreStats(msgspec.Struct, frozen=True, omit_defaults=True):
     forward_s: float = 0.0
     sample_s: float = 0.0
     device_s: float = 0.0
-    idle_s: float = 0.0
+    idle_s: float = 0.0  # while rows were running
     last_step: float = 0.0  # monotonic time a step finished
     drafts: int = 0
     accepted: int = 0

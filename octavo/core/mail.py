@@ -50,19 +50,19 @@ class News(msgspec.Struct, frozen=True, tag="news"):
     busy: bool
 
 
-class Reply(msgspec.Struct, frozen=True, tag="reply"):
-    call_id: int
-    value: Any = None
-    error: str | None = None
-
-
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The core could not start or died on purpose. `kind` is an error class name of core.errors."""
+    """A call failed, or the core could not start or died on purpose. `kind`: a class name of core.errors."""
 
     kind: str
     message: str
     hint: str = ""
     field: str | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, tag="reply"):
+    call_id: int
+    value: Any = None
+    error: Failed | None = None
 
 
 ToCore = Add | Abort | Call | Stop

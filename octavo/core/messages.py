@@ -117,8 +117,8 @@ class StepMasks(msgspec.Struct, frozen=True, kw_only=True):
     bits: bytes
 
 
-# StepResult.finished, one byte a row
-RUNNING, EOS, STOP, LENGTH = 0, 1, 2, 3
+# StepResult.finished, one byte a row. NO_MEMORY: the device had none for this row, which is out of step now
+RUNNING, EOS, STOP, LENGTH, NO_MEMORY = range(5)
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

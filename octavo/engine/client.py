@@ -18,7 +18,7 @@ import zmq
 import zmq.asyncio
 
 from octavo.config.engine import EngineConfig
-from octavo.core.errors import EngineDead, EngineError, Fault
+from octavo.core.errors import EngineDead, EngineError
 from octavo.core.events import CoreStats
 from octavo.core.facts import ModelFiles, Ready
 from octavo.core.mail import Abort, Add, Call, Failed, News, Reply, Started, Stop, ToCore, ToFront
@@ -114,7 +114,7 @@ class CoreClient:
             self._send(Abort(known))
 
     async def call(self, name: str, **args: Any) -> Any:
-        """Rare control. Raises Fault with the core's words when it fails."""
+        """Rare control. Raises the core's own error when it fails."""
         if self._dead is not None or self._reviving:
             raise self._dead or EngineDead("the engine is being started again", hint="try again in a moment")
         self._next_call += 1
@@ -229,7 +229,7 @@ class CoreClient:
         if letter.error is None:
             waiting.set_result(letter.value)
         else:
-            waiting.set_exception(Fault(letter.error))
+            waiting.set_exception(rebuild_error(letter.error))
 
     async def _revive(self, error: EngineError) -> bool:
         """Starts another core and replays. False when that fails: then all is lost."""

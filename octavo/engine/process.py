@@ -125,10 +125,10 @@ def _answer(core: EngineCore, letter: Call) -> Reply:
     try:
         return Reply(letter.call_id, core.call(letter.name, letter.args))
     except EngineError as error:
-        return Reply(letter.call_id, error=str(error))
+        return Reply(letter.call_id, error=failure(error))
     except Exception as error:
         _log.exception("call %s failed", letter.name)
-        return Reply(letter.call_id, error=f"internal error: {type(error).__name__}")
+        return Reply(letter.call_id, error=Failed("Fault", f"internal error: {type(error).__name__}"))
 
 
 def failure(error: Exception) -> Failed:

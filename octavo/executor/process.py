@@ -164,7 +164,7 @@ class ProcessExecutor:
             if letter.error is None:
                 call.set_result(letter.value)
             else:
-                call.set_exception(Fault(letter.error))
+                call.set_exception(_raised(letter.error))
         else:
             self._fail(_raised(letter))
 
@@ -230,7 +230,7 @@ class Worker:
         try:
             return Reply(letter.call_id, self._executor.call(letter.name, letter.args)[0])
         except EngineError as error:
-            return Reply(letter.call_id, error=str(error))
+            return Reply(letter.call_id, error=_failed(error))
 
     def _done(self, future: Future[StepResult]) -> None:
         error = future.exception()

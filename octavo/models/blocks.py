@@ -6,6 +6,8 @@ file. The spec gains a field only when three models need it. Knows no family by 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor
@@ -101,9 +103,15 @@ class SelfAttention:
         )
         self.attend = Attention(b, Heads(heads, kv, d, q_norm, k_norm, spec.eps), window=window)
 
-    def __call__(self, x: Tensor, norm: RMSNorm, f: Forward, angles: Tensor) -> Tensor:
-        """The stream x [n, hidden], normed, attends; the outcome is added to x. `angles`: from nn.Rope."""
-        return self.out(self.attend(self.qkv(x, norm=norm), angles, f), x)
+    def __call__(
+        self, x: Tensor, norm: RMSNorm, f: Forward, angles: Tensor, last: Tensor | None = None
+    ) -> Tensor:
+        """The stream x [n, hidden], normed, attends; the outcome is added to x. `angles`: from nn.Rope.
+        `last` [m]: the tokens that go on from here, None for all."""
+        y = self.attend(self.qkv(x, norm=norm), angles, f)
+        if last is not None:
+            x, y = x.index_select(0, last), y.index_select(0, last)
+        return self.out(y, x)
 
 
 class GatedMLP:
@@ -127,9 +135,9 @@ class DecoderLayer:
         self.attention_norm = RMSNorm(b / "input_layernorm", spec.hidden, spec.eps)
         self.mlp_norm = RMSNorm(b / "post_attention_layernorm", spec.hidden, spec.eps)
 
-    def __call__(self, x: Tensor, f: Forward, angles: Tensor) -> Tensor:
-        """The residual stream [n, hidden] before and after the layer."""
-        x = self.attention(x, self.attention_norm, f, angles)
+    def __call__(self, x: Tensor, f: Forward, angles: Tensor, last: Tensor | None = None) -> Tensor:
+        """The residual stream [n, hidden] before the layer and after it, [m, hidden] with `last` [m]."""
+        x = self.attention(x, self.attention_norm, f, angles, last)
         return self.mlp(x, self.mlp_norm)
 
 
@@ -158,12 +166,23 @@ class Decoder:
         return DecoderLayer(b, spec, window)
 
     def forward(self, f: Forward) -> Tensor:
-        """Hidden states [n, hidden] after the last norm."""
+        """Hidden states [n, hidden] after the last norm, or [m, hidden] of the tokens f.last [m]."""
         x = self.embed(f.tokens)
         angles = self.rope(f.positions)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, f, angles)
-        return self.norm(x)
+        return self.norm(self.layers[-1](x, f, angles, f.last))
+
+    @contextmanager
+    def outlined(self) -> Iterator[None]:
+        """One layer for each window, and the last, which is told f.last."""
+        whole, windows = self.layers, self.spec.windows
+        first = {window: layer for window, layer in reversed(list(zip(windows, whole, strict=True)))}
+        self.layers = [*first.values(), whole[-1]]
+        try:
+            yield
+        finally:
+            self.layers = whole
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """[m, hidden] -> [m, vocab] float32, in `out` where given."""

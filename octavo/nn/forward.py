@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -16,7 +18,18 @@ class HostBounds(NamedTuple):
     max_query: int  # longest row of this step
     max_context: int  # longest context after this step
     shared: int = 0  # leading pages of group 0 that all rows have in common; 0 where nobody looked
-    fresh: bool = False  # rows of several tokens begin with this step; False where nobody looked
+    fresh: bool = False  # some row of several tokens begins with this step; False where nobody looked
+    later: bool = True  # some row of several tokens began before it; True where nobody looked
+
+
+class HostRows(NamedTuple):
+    """A step's rows as the host knows them, arrays [rows]. Exact for rows of several tokens; one that
+    decodes may have ended on the device, and then it has no token."""
+
+    slots: NDArray[np.integer[Any]]
+    starts: NDArray[np.integer[Any]]  # context before this step
+    counts: NDArray[np.integer[Any]]
+    tables: tuple[NDArray[np.int32], ...]  # per group [slots, pages]: physical pages
 
 
 @dataclass(slots=True)
@@ -47,3 +60,5 @@ class Forward:
     adapters: Tensor | None = None  # [rows] int32 adapter slot
     owners: Tensor | None = None  # [rows] int32: the slot of each row; None: tables are row by row
     shared: Tensor | None = None  # [1] int32: as bounds.shared, the truth on the device
+    host: HostRows | None = None  # None where nobody looked, and in what is captured
+    last: Tensor | None = None  # [m] int64: tokens that go beyond the last attention; None: all

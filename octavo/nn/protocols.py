@@ -7,6 +7,7 @@ Owns no code, only the contracts and the small values they exchange, so that sib
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -67,8 +68,13 @@ class AttentionBackend(Protocol):
 
     name: str
 
-    def supports(self, spec: CacheSpec, platform: Platform) -> str | None:
-        """None when it can, otherwise the reason why not."""
+    def supports(
+        self, spec: CacheSpec, platform: Platform, dtypes: tuple[torch.dtype, ...] = ()
+    ) -> str | None:
+        """None when it can, otherwise the reason why not. `dtypes` of activations and cache, once known."""
+
+    def captures(self, bounds: HostBounds) -> bool:
+        """Whether steps within these bounds may be captured, that is need nothing of the host but them."""
 
     def layout(self, spec: CacheSpec, pages: int, page_size: int) -> tuple[int, ...]:
         """Shape of a layer's cache; axis 0 is the page."""
@@ -157,10 +163,19 @@ class Model(Protocol):
     vocab_size: int
 
     def forward(self, f: Forward) -> Tensor:
-        """Hidden states [n, hidden] after the last norm; fills the caches of f."""
+        """Hidden states [n, hidden] after the last norm, or [m, hidden] of the tokens f.last [m]; fills the
+        caches of f."""
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """[m, hidden] -> [m, vocab] float32, in `out` where given."""
+
+
+class Layered(Model, Protocol):
+    """A model whose layers are launched one by one."""
+
+    def outlined(self) -> AbstractContextManager[None]:
+        """Inside, steps go through as few layers as launch every kernel there is; their results mean
+        nothing."""
 
 
 class Checkpoint(Protocol):

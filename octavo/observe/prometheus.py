@@ -34,7 +34,7 @@ _HELP = {
     "step_host_seconds": "time spent planning steps and taking in results",
     "step_launch_seconds": "time in the runner: the work itself on a CPU, its launches on a GPU",
     "step_device_seconds": "time a GPU spent on steps",
-    "step_idle_seconds": "time a GPU waited between two steps",
+    "step_idle_seconds": "time a GPU waited for the next step while requests were running",
     "engine_restarts": "times the engine process was started again",
     "structured_output_rows": "rows of steps that were sampled under a grammar",
     "structured_output_forced_tokens": "tokens without a choice, computed without a step of their own",

@@ -31,3 +31,10 @@ def default_dtype(platform: Platform) -> tuple[str, str]:
     if capability >= 80:
         return "bfloat16", "the GPU multiplies it natively"
     return "float16", "the GPU has no native bfloat16 arithmetic"
+
+
+def why_not(dtype: str, platform: Platform) -> str | None:
+    """None where the GPU computes in this dtype, otherwise the reason."""
+    if dtype == "bfloat16" and default_dtype(platform)[0] != dtype:
+        return f"bfloat16 needs compute capability 8.0, {platform.name} has {platform.features[0]}"
+    return None

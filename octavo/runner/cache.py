@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from octavo.core.messages import Copy
 from octavo.nn.attention import cache_groups
 from octavo.nn.protocols import AttentionBackend, CacheSpec
 from octavo.ops.cpu.lib import huge_pages
+from octavo.sampling.device.upload import upload
 
 _ALIGN = 4096  # bytes; a host page
 _POPULATE = 23  # Linux: MADV_POPULATE_WRITE (5.14)
@@ -109,11 +111,23 @@ class Caches:
             )
         while todo:
             now = _independent(todo)
-            src = torch.tensor([c.src for c in now], device=self._pool[0].device)
-            dst = torch.tensor([c.dst for c in now], device=self._pool[0].device)
-            for tensor in self._pool:
-                tensor.index_copy_(0, dst, tensor.index_select(0, src))
+            try:
+                self._copy_at_once(now)
+            except torch.OutOfMemoryError:
+                self._copy_one_by_one(now)
             todo = todo[len(now) :]
+
+    def _copy_at_once(self, copies: Sequence[Copy]) -> None:
+        pages = np.array([(c.src, c.dst) for c in copies], np.int64).T
+        src, dst = upload(pages, self._pool[0].device)
+        for tensor in self._pool:
+            tensor.index_copy_(0, dst, tensor.index_select(0, src))
+
+    def _copy_one_by_one(self, copies: Sequence[Copy]) -> None:
+        """Takes no memory; pages that are there already are copied again, which changes nothing."""
+        for tensor in self._pool:
+            for c in copies:
+                tensor[c.dst].copy_(tensor[c.src])
 
 
 class _HostMemory:

@@ -96,6 +96,10 @@ def plan_native(
     if platform.kind != "cpu":
         why = f"the native library is for CPUs, not {platform.kind}"
         return None, (Decision("kernels", "torch", why), *_on_torch(config, why))
+    asked = config.model.attention_backend
+    if asked != "auto":
+        why = f"attention_backend {asked} was asked for, which is not the library's"
+        return None, (Decision("kernels", "torch", why), *_on_torch(config, why))
     if shape := refused(kind, spec, cache, page):
         return None, (Decision("kernels", "torch", f"native: {shape}"), *_on_torch(config, shape))
     library = find_library()

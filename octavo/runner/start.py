@@ -17,18 +17,22 @@ from octavo.checkpoint.load import load_model
 from octavo.checkpoint.open import open_checkpoint
 from octavo.config.engine import EngineConfig
 from octavo.config.resolve import Resolved, resolve
-from octavo.core.facts import CachePlan, Decision, ModelFacts, ModelFiles, Ready
-from octavo.core.messages import Admission, StepMasks, StepPlan, Work, pack_work
+from octavo.core.errors import UserError
+from octavo.core.facts import CachePlan, Decision, ModelFacts, ModelFiles, Platform, Ready
+from octavo.core.messages import NO_MEMORY, Admission, StepMasks, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.core.runner import Pending, Progress
 from octavo.models.facts import model_facts
 from octavo.models.registry import Survey, build, survey
 from octavo.nn.build import Build
-from octavo.nn.protocols import DTYPES, Checkpoint, Model
+from octavo.nn.protocols import DTYPES, Checkpoint, Layered, Model
 from octavo.platform.cpu import use_threads
+from octavo.platform.cuda import why_not
 from octavo.platform.detect import default_dtype, detect
 from octavo.quant.choose import choose_quantization
+from octavo.quant.fp8 import why_not_fp8
 from octavo.runner.cache import Caches, Layout, lay_out
+from octavo.runner.cuda.shortage import needing
 from octavo.runner.device import Device
 from octavo.runner.drawing import Drawing
 from octavo.runner.memory import Costs, plan_memory
@@ -44,14 +48,17 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     resolved, decisions = resolve(
         config, facts, platform, weights=files.format, native=default_dtype(platform)
     )
+    _check_formats(resolved, platform)
     quant = choose_quantization(checkpoint.hf, checkpoint.index, config.model.quantization, platform)
     dtype = DTYPES[resolved.dtype]
     needs = survey(checkpoint.hf, checkpoint.index, dtype, TorchRef(), quant)
     threads, why = use_threads(platform, config.cpu.cpu_threads) if platform.kind == "cpu" else (0, "")
     native, kernels = plan_native(config, resolved, files, checkpoint, needs, platform, threads)
     check_cache(resolved, native, kernels)
-    backend, chosen = choose_attention(needs.specs, platform)
-    if native is not None:
+    if native is None:
+        asked, dtypes = config.model.attention_backend, (dtype, DTYPES[resolved.kv_dtype])
+        backend, chosen = choose_attention(needs.specs, platform, None if asked == "auto" else asked, dtypes)
+    else:
         backend, needs = native.backend, native.needs
         chosen = Decision("attention", backend.name, "the native library runs the whole step")
     layout = lay_out(needs.specs, backend, resolved.block_size, DTYPES[resolved.kv_dtype])
@@ -61,6 +68,23 @@ def draw_up(config: EngineConfig, files: ModelFiles, checkpoint: Checkpoint) -> 
     spread = (Decision("cpu_threads", str(threads), why),) if threads else ()
     made = (*decisions, *spread, *kernels, chosen, *plugins.decisions(platform.kind), *memory.decisions)
     return Drawing(resolved, facts, platform, backend, quant, layout, costs, parameters, memory, made, native)
+
+
+def _check_formats(resolved: Resolved, platform: Platform) -> None:
+    """UserError where the GPU has no arithmetic for what was asked."""
+    if platform.kind != "cuda":
+        return
+    instead, _ = default_dtype(platform)
+    if (why := why_not(resolved.dtype, platform)) is not None:
+        raise UserError(f"dtype {resolved.dtype}: {why}", hint=f"use --dtype {instead}", field="dtype")
+    eight = resolved.kv_dtype == "fp8_e4m3"
+    why = why_not_fp8(platform) if eight else why_not(resolved.kv_dtype, platform)
+    if why is not None:
+        raise UserError(
+            f"kv_cache_dtype {'fp8' if eight else resolved.kv_dtype}: {why}",
+            hint=f"use {instead}",
+            field="kv_cache_dtype",
+        )
 
 
 class Steps(Protocol):
@@ -83,11 +107,13 @@ def start(config: EngineConfig, files: ModelFiles, progress: Progress) -> tuple[
         if plan.platform.kind == "cuda":
             from octavo.runner.cuda.start import start_cuda  # triton is there only where a GPU is
 
-            model = _load(plan, checkpoint, torch.device("cuda"), progress)
+            with needing("the weights", plan.costs.weights, plan.platform, "model"):
+                model = _load(plan, checkpoint, torch.device("cuda"), progress)
             device, plan = start_cuda(plan, model, progress)
         else:
             device, plan = _start_cpu(plan, checkpoint, progress)
-    _warm_up(device, plan)
+    with needing("the first step", plan.memory.rows[-1].nbytes, plan.platform):
+        _warm_up(device, plan)
     progress("warm-up", 1.0)
     return device, _ready(plan, plan.decisions, time.perf_counter() - began)
 
@@ -110,7 +136,7 @@ def _start_cpu(plan: Drawing, checkpoint: Checkpoint, progress: Progress) -> tup
     return device, plan
 
 
-def _load(plan: Drawing, checkpoint: Checkpoint, where: torch.device, progress: Progress) -> Model:
+def _load(plan: Drawing, checkpoint: Checkpoint, where: torch.device, progress: Progress) -> Layered:
     b = Build.root(
         checkpoint.index,
         dtype=DTYPES[plan.resolved.dtype],
@@ -174,4 +200,5 @@ def _warm_up(device: Steps, plan: Drawing) -> None:
     )
     for step in steps:
         device.forward(step)
-        device.sample(None).result()
+        if NO_MEMORY in device.sample(None).result().finished:
+            raise torch.OutOfMemoryError("a step of one row found no memory")

@@ -26,6 +26,7 @@ class Flight:
 
     __slots__ = (
         "admit",
+        "awaited",
         "blocks",
         "budget",
         "copies",
@@ -46,6 +47,7 @@ class Flight:
         self.id = plan_id
         self.budget = budget  # positions left
         self.room = room  # rows left
+        self.awaited = False  # rows were running already
         self.spare = 0  # samples left beyond one for each row
         self.jumped = 0  # tokens that were certain and skip a step of their own
         self.rows: list[RequestState] = []

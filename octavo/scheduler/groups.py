@@ -325,6 +325,20 @@ class CacheGroups:
             for table in r.tables:
                 table.published = UNBOUNDED
 
+    def unwritten(self, r: RequestState) -> set[tuple[int, int]]:
+        """(group, page) of those that the row's steps in flight are to write."""
+        return {
+            (g.index, page)
+            for g, table in zip(self.groups, r.tables, strict=False)
+            for page in table.ids[r.settled // g.size :]
+            if page
+        }
+
+    def reads(self, r: RequestState, pages: set[tuple[int, int]]) -> bool:
+        return any(
+            (g.index, page) in pages for g, t in zip(self.groups, r.tables, strict=False) for page in t.ids
+        )
+
     def _publish(self, groups: list[FullGroup], r: RequestState, certain: int) -> None:
         for g in groups:
             table = r.tables[g.index]

@@ -8,8 +8,6 @@ from typing import Any
 from octavo.core.events import CoreStats, StepStats
 from octavo.core.messages import StepResult
 
-_LULL = 0.1  # seconds: a longer pause between two steps had no work, it is not idleness
-
 
 @dataclass(slots=True)
 class Counters:
@@ -35,14 +33,15 @@ class Counters:
     masked: int = 0
     jumped: int = 0
 
-    def took(self, stats: StepStats, began: float, now: float) -> None:
-        """A result was applied between those times."""
+    def took(self, stats: StepStats, began: float, now: float, awaited: bool) -> None:
+        """A result was applied between those times. `awaited`: somebody waited for its step before it was
+        planned; otherwise the device was not idle before it, it was not asked."""
         self.host_s += now - began
         self.last_step = now
         self.forward_s += stats.forward_s
         self.sample_s += stats.sample_s
         self.device_s += stats.device_s
-        self.idle_s += min(stats.idle_s, _LULL)
+        self.idle_s += stats.idle_s if awaited else 0.0
         self.drafts += stats.drafts
         self.accepted += stats.accepted
 

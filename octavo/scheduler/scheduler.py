@@ -22,7 +22,7 @@ from typing import Any
 from octavo.core.errors import UserError
 from octavo.core.events import CoreStats
 from octavo.core.facts import CachePlan
-from octavo.core.messages import EOS, LENGTH, STOP, WORK_COLUMNS, StepPlan, StepResult
+from octavo.core.messages import EOS, LENGTH, NO_MEMORY, STOP, WORK_COLUMNS, StepPlan, StepResult
 from octavo.core.request import Delta, EngineRequest, Finish
 from octavo.scheduler.copies import Copies
 from octavo.scheduler.flight import Flight, MaskedRow
@@ -33,6 +33,10 @@ from octavo.scheduler.report import Counters, Extras
 from octavo.scheduler.state import Limits, RequestState
 
 Clock = Callable[[], float]
+_NO_MEMORY = (
+    "the device has no memory left to compute this request (send it again; where that happens often, start "
+    "with a lower gpu_memory_utilization, which leaves more beside the KV cache)"
+)
 _FINISH = {EOS: Finish.STOP, STOP: Finish.STOP, LENGTH: Finish.LENGTH}
 
 
@@ -119,12 +123,25 @@ class Scheduler:
         same = mine.tokens == theirs.tokens and mine.media == theirs.media
         return parent if same and (mine.adapter, mine.salt) == (theirs.adapter, theirs.salt) else None
 
-    def _finish(self, r: RequestState, finish: Finish, error: str | None = None) -> None:
-        """Ends a request with a Delta of its own."""
+    def _finish(
+        self, r: RequestState, finish: Finish, error: str | None = None, refused: bool = True
+    ) -> None:
+        """Ends a request with a Delta of its own. `refused`: where it is an error, the request's own."""
         self._leave(r, finish)
-        refused = finish is Finish.ERROR
+        refused = refused and finish is Finish.ERROR
         delta = Delta(id=r.id, finish=finish, error=error, refused=refused, timeline=r.final_timeline())
         self._news.append(delta)
+
+    def _lose(self, r: RequestState, f: Flight) -> None:
+        """Ends a request whose step found no memory, and those that were admitted since on pages it was to
+        write; where it has left its pages meanwhile, those on any page they found."""
+        missing = self._groups.unwritten(r)
+        hits = {a.slot for flight in (f, *self._flights) for a in flight.admit if a.start}
+        doubtful = [v for v in self._running if v is not r and v.slot in hits]
+        ended = [v for v in doubtful if not r.tables or self._groups.reads(v, missing)]
+        for v in ended if r.finish is not None else (r, *ended):
+            self._finish(v, Finish.ERROR, _NO_MEMORY, refused=False)
+        self._groups.forget(self._running)
 
     def _leave(self, r: RequestState, finish: Finish) -> None:
         r.finish = finish
@@ -168,6 +185,7 @@ class Scheduler:
         began = self._clock()
         self._wake()
         flight = Flight(next(self._plan_ids), self.limits.budget, self._room())
+        flight.awaited = bool(self._running)
         flight.spare = self.limits.max_rows - len(self._running) - len(self._queue)
         self._continue(flight, self._decode(flight))
         self._admit(flight, began)
@@ -366,8 +384,12 @@ class Scheduler:
         self._copies.acknowledge(result.copied)
         deltas = self.news()
         if f.rows:
+            for i, r in enumerate(f.rows) if NO_MEMORY in result.finished else ():
+                if result.finished[i] == NO_MEMORY:
+                    self._lose(r, f)
             self._settle(f, result, deltas, began)
-        self._counters.took(result.stats, began, self._clock())
+            deltas += self.news()
+        self._counters.took(result.stats, began, self._clock(), f.awaited)
         return deltas
 
     def news(self) -> list[Delta]:

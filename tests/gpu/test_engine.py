@@ -8,25 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from octavo import LLM, SamplingParams
+from tests.gpu.closeness import Closeness
 from tests.gpu.models import CONFIGS, greedy, logits_of, prompts, save
 
 COUNT = 24  # tokens
-BOUND = 0.06  # largest error of a bfloat16 log-probability, over the largest logit of the position
+# largest error of a bfloat16 log-probability, over the largest logit of the position; transformers' own in
+# bfloat16 is 0.010 to 0.026 on these models
+BOUND = 0.04
 FULL = {"max_num_seqs": 32, "max_model_len": 512, "kv_cache_memory_bytes": 64 << 20}
 
 
 class Case:
-    def __init__(self, name: str, folder: Path) -> None:
-        self.folder, self.theirs = folder, save(name, folder)
+    def __init__(self, name: str, folder: Path, spread: float | None = None) -> None:
+        self.folder, self.theirs = folder, save(name, folder, spread)
         self.prompts = prompts(10)
         self.wanted = [greedy(self.theirs, p, COUNT) for p in self.prompts]
 
     def llm(self, **settings: Any) -> LLM:
         given = {**FULL, "dtype": "float32", **settings}
         return LLM(model=str(self.folder), skip_tokenizer_init=True, **given)
+
+    def scored(self, **settings: Any) -> list[tuple[list[int], Any]]:
+        """(prompt, its greedy answer with the log-probabilities of all tokens)"""
+        params = SamplingParams(
+            temperature=0.0, max_tokens=COUNT, ignore_eos=True, detokenize=False, logprobs=-1
+        )
+        with self.llm(max_logprobs=-1, **settings) as llm:
+            outputs = llm.generate([{"prompt_token_ids": p} for p in self.prompts], params, use_tqdm=False)
+        return [(p, output.outputs[0]) for p, output in zip(self.prompts, outputs, strict=True)]
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
@@ -77,26 +88,15 @@ def test_a_prefix_from_the_cache_changes_nothing(case: Case) -> None:
         assert llm.stats().prefix_hits > 1000
 
 
-def test_bfloat16_stays_within_the_bound(case: Case) -> None:
-    """Teacher-forced on our own tokens; where another token is the reference's first, the two best lie
-    closer than twice the error there is."""
-    with case.llm(dtype="bfloat16", max_logprobs=-1) as llm:
-        params = SamplingParams(
-            temperature=0.0, max_tokens=COUNT, ignore_eos=True, detokenize=False, logprobs=-1
-        )
-        outputs = llm.generate([{"prompt_token_ids": p} for p in case.prompts], params, use_tqdm=False)
-    worst = 0.0
-    for prompt, output in zip(case.prompts, outputs, strict=True):
-        answer = output.outputs[0]
-        exact = logits_of(case.theirs, prompt + list(answer.token_ids))[len(prompt) - 1 : -1]
-        for position, (entry, reference) in enumerate(zip(answer.logprobs, exact, strict=True)):
-            ours = torch.tensor([entry[token].logprob for token in range(len(reference))])
-            error = (ours - reference.log_softmax(-1)).abs().max().item()
-            worst = max(worst, error / reference.abs().max().item())
-            best = reference.topk(2).values
-            if answer.token_ids[position] != int(reference.argmax()):
-                assert float(best[0] - reference[answer.token_ids[position]]) <= 2 * error
-    assert 0 < worst < BOUND
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_bfloat16_stays_within_the_bound(name: str, tmp_path: Path) -> None:
+    """Teacher-forced on our own tokens; where another token is the reference's first, the bound explains it."""
+    case = Case(name, tmp_path, spread=0.03)
+    close = Closeness(BOUND)
+    for prompt, answer in case.scored(dtype="bfloat16"):
+        tokens = list(answer.token_ids)
+        close.answer(tokens, answer.logprobs, logits_of(case.theirs, prompt + tokens)[len(prompt) - 1 : -1])
+    close.check(name)
 
 
 def test_seeded_rows_do_not_depend_on_their_neighbours(case: Case) -> None:

@@ -29,10 +29,11 @@ class Case:
     k_scale: float = 1.0
     v_scale: float = 1.0
     device: str = "cpu"
-    seed: int = 0
+    seed: int | None = None  # of its own; otherwise torch's generator goes on
 
     def build(self) -> Case:
-        torch.manual_seed(self.seed)
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
         counts = [c for c, _ in self.rows]
         n, live = sum(counts), [c > 0 for c in counts]
         self.scale = self.d**-0.5
@@ -117,12 +118,18 @@ class Case:
 
     def decoded(self) -> Tensor:
         """Which tokens the decode kernel writes: rows of one token, and padding."""
-        mask = torch.ones(self.q.shape[0], dtype=torch.bool)
-        begin = 0
-        for count, _ in self.rows:
-            mask[begin : begin + count] = count == 1
-            begin += count
-        return mask.to(self.device)
+        mask = self._tokens_of([count == 1 for count, _ in self.rows])
+        mask[sum(count for count, _ in self.rows) :] = True
+        return mask
+
+    def whole(self) -> Tensor:
+        """Which tokens are those of prompts that begin with this step."""
+        return self._tokens_of([count == length > 1 for count, length in self.rows])
+
+    def _tokens_of(self, chosen: Sequence[bool]) -> Tensor:
+        counts = torch.tensor([count for count, _ in self.rows])
+        mask = torch.repeat_interleave(torch.tensor(chosen), counts)
+        return torch.cat((mask, torch.zeros(self.q.shape[0] - len(mask), dtype=torch.bool))).to(self.device)
 
     def check(self, got: Tensor, want: Tensor) -> float:
         """The largest error in units of the tolerance; at most 1 is right."""

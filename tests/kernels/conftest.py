@@ -7,6 +7,10 @@ import os
 import pytest
 import torch
 
+from tests.kernels import fresh
+
+SEED = pytest.StashKey[int]()
+
 
 def interpret() -> None:
     """Before triton is imported. Two things its interpreter lacks: int() of arrays of one is refused by
@@ -42,9 +46,30 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+@pytest.fixture(autouse=True)
+def fresh_inputs_and_poisoned_outputs(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = request.config.stash[SEED]
+    print(f"inputs: {fresh.NAME}={seed}")  # shown where a test fails
+    fresh.sow(seed, request.node.nodeid)
+    fresh.poison(monkeypatch)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The full grids are for a GPU; in the interpreter they would take hours."""
-    if not torch.cuda.is_available():
-        large = [item for item in items if item.get_closest_marker("gpu")]
-        config.hook.pytest_deselected(items=large)
-        items[:] = [item for item in items if item not in large]
+    """On a GPU all of them need it. The full grids always do; in the interpreter they would take hours."""
+    config.stash[SEED] = fresh.session_seed()
+    away = not torch.cuda.is_available()
+    for item in items:
+        if "tests/kernels/" not in item.nodeid:
+            continue
+        if not away:
+            item.add_marker(pytest.mark.gpu)
+        elif item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """So that a run can be repeated as it was."""
+    if SEED in config.stash:
+        terminalreporter.write_line(f"inputs of tests/kernels: {fresh.NAME}={config.stash[SEED]}")

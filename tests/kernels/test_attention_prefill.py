@@ -8,16 +8,16 @@ import torch
 from tests.kernels.attention_case import Case
 
 
-def run(case: Case, **config) -> None:
+def run(case: Case, later: bool = False, **config) -> None:
     from octavo.ops.triton.attention_prefill import PrefillConfig, prefill
 
     case.build()
     prefill(
         case.q, case.k, case.v, case.out, case.tables, case.owners, case.lengths, case.row_start,
         PrefillConfig(**{"tile": 32, "block": 16, "warps": 4, **config}), tokens=case.q.shape[0], scale=case.scale,
-        window=case.window, softcap=case.softcap, k_scale=case.k_scale, v_scale=case.v_scale,
+        window=case.window, softcap=case.softcap, k_scale=case.k_scale, v_scale=case.v_scale, later=later,
     )  # fmt: skip
-    mask = ~case.decoded()
+    mask = ~(case.decoded() | case.whole()) if later else ~case.decoded()
     assert case.check(case.out[mask], case.expected()[mask]) <= 1
     assert case.out[~mask].isnan().all()
 
@@ -34,6 +34,11 @@ ROWS = {
 @pytest.mark.parametrize("block", [16, 32])
 def test_prefill(device, rows, block):
     run(Case(rows, device=device), block=block)
+
+
+@pytest.mark.parametrize("rows", ["two tokens", "chunks", "after decoding and done rows"])
+def test_whole_prompts_can_be_left_to_another_kernel(device, rows):
+    run(Case(ROWS[rows], device=device), later=True)
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,11 @@ def test_a_step_without_memory_is_computed_in_pieces(monkeypatch: pytest.MonkeyP
     want = plain.greedy_decode(r.model, r.backend, plain.PROMPT, 12)
     compute, refused = r.device._compute, []
 
-    def short_of_memory(tokens, rows, bounds, first=0):
-        if tokens > 3:
-            refused.append(tokens)
+    def short_of_memory(bounds, *rest):
+        if bounds.tokens > 3:
+            refused.append(bounds)
             raise torch.OutOfMemoryError("nothing left")
-        return compute(tokens, rows, bounds, first)
+        return compute(bounds, *rest)
 
     monkeypatch.setattr(r.device, "_compute", short_of_memory)
     assert r.run(plain.PROMPT, temperature=0.0, max_tokens=12) == want and refused

@@ -15,6 +15,7 @@ from octavo.sampling.device.lists import bitmap_of
 from octavo.sampling.device.sampler import DeviceSampler
 from octavo.sampling.sampler import Sampler
 from tests.cpu.sampling.rows import admission, logits_of, rows_of
+from tests.kernels.fresh import number
 
 SLOTS = 64
 KINDS = {
@@ -108,9 +109,9 @@ SMALL = [(1, 1.0, False), (33, 0.0, False), (1000, 3.0, False), (1000, 3.0, True
 @pytest.mark.parametrize(("vocab", "spread", "ties"), [*SMALL, *BIG])
 def test_a_seeded_row_draws_what_the_cpu_draws(variant, vocab, spread, ties, device):
     kinds = KINDS[variant]
-    rng = np.random.default_rng([vocab, int(spread * 10), ties])
+    rng = np.random.default_rng(number())
     rows = max(4, len(kinds))
-    logits = logits_of(rows, vocab, vocab, spread)
+    logits = logits_of(rows, vocab, number(), spread)
     if ties:
         logits = np.round(logits)
     logits[1, vocab // 3 :] = -np.inf
@@ -144,10 +145,10 @@ def stayed(sampler: DeviceSampler, row: int, logits: np.ndarray, temperature: fl
 def test_a_large_nucleus_is_searched_in_rounds(device, monkeypatch):
     for name, value in (("LIST", 16), ("MOST", 8), ("STEP", 256), ("ROUNDS", 2)):
         monkeypatch.setattr(f"octavo.ops.triton.sample.{name}", value)
-    logits = logits_of(len(LARGE), 1000, 5, 1.0)
+    logits = logits_of(len(LARGE), 1000, number(), 1.0)
     for row, (_, digits) in zip(logits, LARGE, strict=True):
         row[:] = np.round(row, digits)
-    admissions = requests([kind for kind, _ in LARGE], np.random.default_rng(5), len(LARGE))
+    admissions = requests([kind for kind, _ in LARGE], np.random.default_rng(number()), len(LARGE))
     sampler = sampler_of(admissions, 1000, device)
     rows, reference = rows_of(admissions), Sampler(SLOTS)
     for a in admissions:
@@ -211,8 +212,8 @@ TOKENS, PROMPT = (11, 12, 13, 13, 90, 20, 20, 11, 12), 5
 
 
 @pytest.mark.parametrize("greedy", [False, True])
-@pytest.mark.parametrize("seed", [1])
-def test_edits_are_the_stages_edits(greedy, seed, device):
+def test_edits_are_the_stages_edits(greedy, device):
+    seed = number()
     admissions = [
         admission(
             i + 3, TOKENS, PROMPT, seed=seed + i, **(params | (dict(temperature=0.0) if greedy else {}))
@@ -227,8 +228,8 @@ def test_edits_are_the_stages_edits(greedy, seed, device):
 
 
 def test_masks_bind_the_rows_they_name(device):
-    admissions = [admission(i, TOKENS, PROMPT, seed=i, temperature=i % 2) for i in range(6)]
-    logits = logits_of(6, 97, 1, 4.0)
+    admissions = [admission(i, TOKENS, PROMPT, seed=number(), temperature=i % 2) for i in range(6)]
+    logits = logits_of(6, 97, number(), 4.0)
     few, none = bitmap_of((7, 70, 96), 97), bitmap_of((), 97)
     masks = StepMasks(plan_id=0, rows=((1, 0), (4, 0), (5, 0)), bits=np.stack([few, few, none]).tobytes())
     got, want = both(admissions, logits, device, "full", masks)
@@ -239,7 +240,7 @@ def test_masks_bind_the_rows_they_name(device):
 def test_a_slot_forgets_its_request(device):
     wild = admission(4, TOKENS, PROMPT, logit_bias=((60, 100.0),), repetition_penalty=1.7)
     sampler = sampler_of([wild], 97, device)
-    logits, slot, position = logits_of(1, 97, 2), np.array([4]), np.array([len(TOKENS)])
+    logits, slot, position = logits_of(1, 97, number()), np.array([4]), np.array([len(TOKENS)])
     assert draw(sampler, logits, slot, position, "full") == [60]
     sampler.release(4)
     assert sampler.variant(slot, False) == "greedy"
@@ -252,6 +253,6 @@ def test_a_slot_forgets_its_request(device):
 def test_counters_are_left_clean(device):
     a = admission(0, TOKENS, PROMPT, repetition_penalty=1.3, frequency_penalty=0.5)
     sampler = sampler_of([a], 97, device)
-    logits, slot, position = logits_of(1, 97, 2), np.array([0]), np.array([len(TOKENS)])
+    logits, slot, position = logits_of(1, 97, number()), np.array([0]), np.array([len(TOKENS)])
     assert draw(sampler, logits, slot, position, "full") == draw(sampler, logits, slot, position, "full")
     assert not sampler._edits._counts.any()

@@ -9,6 +9,7 @@ import torch
 from octavo.sampling import logprobs as reference
 from octavo.sampling.device.logprobs import score
 from tests.cpu.sampling.rows import logits_of
+from tests.kernels.fresh import number
 
 BIG = [pytest.param(151936, 20, marks=pytest.mark.gpu), pytest.param(50257, -1, marks=pytest.mark.gpu)]
 
@@ -18,12 +19,12 @@ BIG = [pytest.param(151936, 20, marks=pytest.mark.gpu), pytest.param(50257, -1, 
 )
 @pytest.mark.parametrize("ties", [False, True])
 def test_scores_are_the_reference_s(vocab, alternatives, ties, device):
-    logits = logits_of(7, vocab, vocab, 4.0)
+    logits = logits_of(7, vocab, number(), 4.0)
     if ties:
         logits = np.round(logits)
     logits[2, 5:] = -np.inf
     logits[3, ::3] = -0.0
-    tokens = np.random.default_rng(0).integers(0, vocab, 7)
+    tokens = np.random.default_rng(number()).integers(0, vocab, 7)
     tokens[2] = 3
     got = score(torch.from_numpy(logits).to(device), torch.from_numpy(tokens).to(device), alternatives)
     want = reference.score(logits, tokens, alternatives)
@@ -35,10 +36,10 @@ def test_scores_are_the_reference_s(vocab, alternatives, ties, device):
 
 @pytest.mark.parametrize("vocab", [97, 9000, pytest.param(151936, marks=pytest.mark.gpu)])
 def test_named_tokens_are_scored_as_the_reference_does(vocab, device):
-    logits = np.round(logits_of(7, vocab, vocab, 4.0) * 4) / 4
+    logits = np.round(logits_of(7, vocab, number(), 4.0) * 4) / 4
     logits[2, 5:] = -np.inf
     logits[3, ::3] = -0.0
-    tokens = np.random.default_rng(0).integers(0, vocab, 7)
+    tokens = np.random.default_rng(number()).integers(0, vocab, 7)
     tokens[2] = 3
     ids = (vocab - 1, 3, 0, 41, 12)
     given = torch.from_numpy(logits).to(device), torch.from_numpy(tokens).to(device)

@@ -11,6 +11,7 @@ import torch
 from octavo.ops.triton.settle import settle
 from octavo.runner import commit as reference
 from octavo.runner.slots import Slots
+from tests.kernels.fresh import number
 
 LENGTH = 40
 
@@ -39,12 +40,12 @@ def bitmaps(slots: Slots) -> np.ndarray:
     return np.packbits(bits, axis=2, bitorder="little").view(np.int32)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_slots_and_outcome_are_the_reference_s(seed: int, device: str):
-    rng = np.random.default_rng(seed)
-    number, rows, padding = 400, 300, 3
-    slots = slots_of(rng, number)
-    owner = rng.permutation(number)[:rows]
+@pytest.mark.parametrize("turn", range(3))
+def test_slots_and_outcome_are_the_reference_s(turn: int, device: str):
+    rng = np.random.default_rng(number())
+    many, rows, padding = 400, 300, 3
+    slots = slots_of(rng, many)
+    owner = rng.permutation(many)[:rows]
     wants = rng.random(rows) < 0.8
     start, known = slots.computed[owner], slots.known[owner]
     count = np.where(rng.random(rows) < 0.7, known - start, rng.integers(1, known - start + 1))

@@ -69,6 +69,17 @@ async def test_requests_are_counted(house, prefix):
     assert len(info) == 1 and "{block_size=16}" in info[0]
 
 
+@pytest.mark.parametrize("prefix", ["octavo:", "vllm:"])
+async def test_where_the_time_of_steps_goes(house, prefix):
+    house.engine.stats = CoreStats(
+        steps=7, host_s=0.5, forward_s=0.25, sample_s=0.125, device_s=4.0, idle_s=0.0625
+    )
+    got = await scrape(house)
+    found = {name: got[f"{prefix}step_{name}_seconds_total"] for name in ("host", "launch", "device", "idle")}
+    assert found == {"host": 0.5, "launch": 0.375, "device": 4.0, "idle": 0.0625}
+    assert got[f"{prefix}engine_steps_total"] == 7
+
+
 async def test_two_apps_do_not_share_numbers(house, open_house):
     await ask(house.app, "POST", "/v1/completions", {"model": MODEL, "prompt": "hello"})
     assert (await scrape(house))["octavo:prompt_tokens_total"] == 1

@@ -38,7 +38,7 @@ def serving() -> Iterator[Site]:
             self.do_GET()
 
         def do_POST(self) -> None:
-            site.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            site.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"null"))
             site.keys.append(self.headers.get("Authorization"))
             self.do_GET()
 

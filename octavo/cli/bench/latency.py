@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from octavo.cli.bench import record
-from octavo.cli.bench.offline import Offline
+from octavo.cli.bench.offline import Offline, add_profile
 from octavo.config.flags import Parser, add_flags, given
 
 
@@ -17,9 +17,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=8, help="prompts at once (default: 8)")
     parser.add_argument("--num-iters-warmup", type=int, default=2, help="runs that do not count (default: 2)")
     parser.add_argument("--num-iters", type=int, default=10, help="runs that count (default: 10)")
-    parser.add_argument(
-        "--profile", action="store_true", help="then one more run, with a trace of it in --profiler-dir"
-    )
+    add_profile(parser)
     record.add_flags(parser)
     add_flags(parser, serve=False)
     values, asked = given(parser, words)
@@ -33,12 +31,6 @@ def run(words: list[str]) -> int:
         if turn >= asked.num_iters_warmup:
             seconds.append(time.perf_counter() - start)
     shape = {name: vars(asked)[name] for name in ("batch_size", "input_len", "output_len", "num_iters")}
-    if asked.profile:
-        engine.start_profile()
-        engine.generate(engine.prompts(-1, asked.batch_size, asked.input_len), asked.output_len)
-        result_of_profile = {"profile": engine.stop_profile()}
-    else:
-        result_of_profile = {}
     tokens = asked.batch_size * asked.output_len
     result = {
         **engine.facts(),
@@ -46,7 +38,9 @@ def run(words: list[str]) -> int:
         "latency_s": record.spread(seconds),
         "output_tokens_per_s": round(tokens * len(seconds) / sum(seconds), 3),
         "latencies_s": [round(value, 6) for value in seconds],
-        **result_of_profile,
     }
+    if asked.profile:
+        prompts = engine.prompts(-1, asked.batch_size, asked.input_len)
+        result["profile"] = engine.profile(prompts, asked.output_len)
     record.emit("latency", result, asked.output_json)
     return 0

@@ -5,6 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from octavo.cli.bench.prompts import TEXT, random_prompts
+from octavo.config.flags import Parser
+
+
+def add_profile(parser: Parser) -> None:
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="then one more run, with a trace of it in --profiler-dir (default: ./profiles)",
+    )
 
 
 class Offline:
@@ -30,11 +39,10 @@ class Offline:
         )
         return sum(len(choice.token_ids) for answer in answers for choice in answer.outputs)
 
-    def start_profile(self) -> None:
+    def profile(self, prompts: list[list[int]], tokens: int) -> str:
+        """Generates with the profiler on; the trace's path."""
         self._llm.start_profile()
-
-    def stop_profile(self) -> str:
-        """The trace's path."""
+        self.generate(prompts, tokens)
         return str(self._llm.stop_profile())
 
     def facts(self) -> dict[str, Any]:

@@ -51,6 +51,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("--max-concurrency", type=int, help="most requests at any time (default: no limit)")
     parser.add_argument("--num-warmups", type=int, default=2, help="requests that do not count (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and arrivals (default: 0)")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="first as many other requests, with a trace of them in the server's --profiler-dir",
+    )
     record.add_flags(parser)
     asked = parser.parse_args(words)
     if asked.request_rate <= 0 or asked.num_prompts < 1:
@@ -76,9 +81,31 @@ async def _measure(asked: Any) -> dict[str, Any]:
         bodies = [_body(model, prompt, asked.random_output_len) for prompt in prompts]
         for body in bodies[: asked.num_warmups]:
             await _one(http, url, body)
+        trace = await _profile(http, url, model, pool, asked) if asked.profile else {}
         start = time.perf_counter()
         seen = await _load(http, url, bodies[asked.num_warmups :], asked)
-        return report(seen, time.perf_counter() - start, asked, model)
+        return {**report(seen, time.perf_counter() - start, asked, model), **trace}
+
+
+async def _profile(
+    http: httpx.AsyncClient, url: str, model: str, pool: list[int], asked: Any
+) -> dict[str, Any]:
+    """A load of its own: recording slows the server down, and prompts it has seen would be in its cache."""
+    prompts = random_prompts(asked.seed + 1, asked.num_prompts, asked.random_input_len, pool)
+    bodies = [_body(model, prompt, asked.random_output_len) for prompt in prompts]
+    await _admin(http, url, "/start_profile")
+    try:
+        await _load(http, url, bodies, asked)
+    finally:
+        written = await _admin(http, url, "/stop_profile")
+    return {"profile": written["file"]}
+
+
+async def _admin(http: httpx.AsyncClient, url: str, path: str) -> Any:
+    answer = await http.post(url.removesuffix("/v1") + path)
+    if answer.status_code != 200:
+        raise client.refusal(answer)
+    return client.json_of(answer)
 
 
 async def _load(http: httpx.AsyncClient, url: str, bodies: list[dict[str, Any]], asked: Any) -> list[Seen]:

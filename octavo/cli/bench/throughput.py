@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from octavo.cli.bench import record
-from octavo.cli.bench.offline import Offline
+from octavo.cli.bench.offline import Offline, add_profile
 from octavo.config.flags import Parser, add_flags, given
 
 
@@ -15,6 +15,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--num-prompts", type=int, default=64, help="how many (default: 64)")
     parser.add_argument("--input-len", type=int, default=128, help="tokens of a prompt (default: 128)")
     parser.add_argument("--output-len", type=int, default=64, help="tokens to generate (default: 64)")
+    add_profile(parser)
     record.add_flags(parser)
     add_flags(parser, serve=False)
     values, asked = given(parser, words)
@@ -34,5 +35,8 @@ def run(words: list[str]) -> int:
         "output_tokens_per_s": round(generated / seconds, 3),
         "total_tokens_per_s": round((read + generated) / seconds, 3),
     }
+    if asked.profile:
+        prompts = engine.prompts(seed + 2, asked.num_prompts, asked.input_len)
+        result["profile"] = engine.profile(prompts, asked.output_len)
     record.emit("throughput", result, asked.output_json)
     return 0

@@ -108,9 +108,9 @@ def _direct_kernel(
     _clear(out, used + program, tokens, tl.num_programs(1), h, inside, HEADS, D, GP, DP)
 
 
-def programs_for(config: DirectConfig, rows: int, kv_heads: int, processors: int) -> tuple[int, int]:
+def programs_for(per_sm: int, rows: int, kv_heads: int, processors: int) -> tuple[int, int]:
     """(parts aimed at, most there can be) of each key head: rounding up may add one for every row."""
-    aim = max(1, processors * config.per_sm // kv_heads)
+    aim = max(1, processors * per_sm // kv_heads)
     return aim, aim + rows
 
 

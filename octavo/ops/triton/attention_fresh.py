@@ -161,7 +161,7 @@ def _attend(
 
 @gluon.jit(do_not_specialize=["rows"])
 def _fresh_kernel(
-    q_source, k_source, v_source, out, row_start, rows, scale,
+    q_source, k_source, v_source, out, lengths, row_start, rows, scale,
     HEADS: gl.constexpr, KV_HEADS: gl.constexpr, TILE: gl.constexpr, BLOCK: gl.constexpr, D: gl.constexpr,
 ):  # fmt: skip
     head = gl.program_id(0)
@@ -170,7 +170,7 @@ def _fresh_kernel(
     count = end - begin
     tiles = (count + TILE - 1) // TILE
     tile = x - (begin // TILE + row)
-    if (count > 1) & (tile < tiles):
+    if (count > 1) & (tile < tiles) & (gl.load(lengths + gl.maximum(row, 0)) == count):
         tile = tiles - 1 - tile
         kv = head // (HEADS // KV_HEADS)
         acc, w = _attend(
@@ -195,18 +195,20 @@ def _blocks(x: Tensor, d: int, rows: int) -> TensorDescriptor:
 
 
 def fresh(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, row_start: Tensor, config: FreshConfig, *, scale: float
-) -> None:
-    """q [n, heads, d], k and v [n, kv_heads * d] -> out [n, heads * d], for rows of more than one token,
-    all of them with nothing before this step."""
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lengths: Tensor, row_start: Tensor, config: FreshConfig,
+    *, scale: float,
+) -> None:  # fmt: skip
+    """q [n, heads, d], k and v [n, kv_heads * d] -> out [n, heads * d], for rows of more than one token
+    with nothing before this step."""
     tokens, heads, d = q.shape
     assert d in HEAD_SIZES and q.dtype == k.dtype == v.dtype and q.element_size() == 2
     assert q.is_contiguous() and out.is_contiguous() and k.stride(1) == v.stride(1) == 1
     rows = row_start.shape[0] - 1
     _fresh_kernel[(heads, tokens // config.tile + rows)](
         _blocks(q.view(tokens, heads * d), d, config.tile), _blocks(k, d, config.block),
-        _blocks(v, d, config.block), out, row_start, rows, scale, HEADS=heads, KV_HEADS=k.shape[1] // d,
-        TILE=config.tile, BLOCK=config.block, D=d, num_warps=config.warps,
+        _blocks(v, d, config.block), out, lengths, row_start, rows, scale,
+        HEADS=heads, KV_HEADS=k.shape[1] // d, TILE=config.tile, BLOCK=config.block, D=d,
+        num_warps=config.warps,
     )  # fmt: skip
 
 

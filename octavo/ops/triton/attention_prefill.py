@@ -95,7 +95,7 @@ def _prefill_kernel(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILES: tl.constexpr, TOKENS: tl.constexpr,
     PACKED: tl.constexpr, M: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr,
     PAGE: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, EXACT: tl.constexpr,
-    STAGES: tl.constexpr, EARLY: tl.constexpr,
+    LATER: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     start_next(EARLY)
     wait(EARLY)
@@ -106,7 +106,11 @@ def _prefill_kernel(
     count = tl.load(row_start + row + 1) - begin
     tiles = tl.cdiv(count, TOKENS)
     tile = x - (begin // TOKENS + row)
-    if (count > 1) & (tile < tiles):
+    asked = (count > 1) & (tile < tiles)
+    length = tl.load(lengths + row)
+    if LATER:
+        asked &= length > count
+    if asked:
         tile = tiles - 1 - tile
         view = tl.program_id(1)
         kv = view // TILES
@@ -120,7 +124,6 @@ def _prefill_kernel(
         to = (begin + token).to(tl.int64)
         queries = tl.load(q + (to * q_step + h * D)[:, None] + d[None, :], mask=inside, other=0.0)
         queries, scale1 = narrowed(queries, scale * k_scale, k_cache)
-        length = tl.load(lengths + row)
         table = tables + tl.load(owners + row).to(tl.int64) * table_step
         position = length - count + token
         lowest = length - count + tile * TOKENS
@@ -162,9 +165,10 @@ def _prefill_kernel(
 def prefill(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, out: Tensor, tables: Tensor, owners: Tensor,
     lengths: Tensor, row_start: Tensor, config: PrefillConfig, *, tokens: int, scale: float, window: int = 0,
-    softcap: float = 0.0, k_scale: float = 1.0, v_scale: float = 1.0,
+    softcap: float = 0.0, k_scale: float = 1.0, v_scale: float = 1.0, later: bool = False,
 ) -> None:  # fmt: skip
-    """q [n, heads, d] -> out [n, heads * d] for rows of more than one token; `tokens` bounds their sum."""
+    """q [n, heads, d] -> out [n, heads * d] for rows of more than one token; `tokens` bounds their sum.
+    `later`: only for those that began before this step."""
     heads, d = q.shape[1:]
     page, kv_heads = k_cache.shape[1:3]
     rows, group = row_start.shape[0] - 1, heads // kv_heads
@@ -178,6 +182,6 @@ def prefill(
         rows, q.stride(0), tables.stride(0), *k_cache.stride()[:3], scale, k_scale, v_scale, softcap,
         HEADS=heads, KV_HEADS=kv_heads, TILES=tiles, TOKENS=per_tile, PACKED=packed, M=config.tile, D=d,
         DP=triton.next_power_of_2(d), BLOCK=config.block, PAGE=page, WINDOW=window, SOFTCAP=softcap > 0,
-        EXACT=q.dtype == torch.float32, STAGES=config.stages, EARLY=first,
+        EXACT=q.dtype == torch.float32, LATER=later, STAGES=config.stages, EARLY=first,
         num_warps=config.warps, launch_pdl=first,
     )  # fmt: skip

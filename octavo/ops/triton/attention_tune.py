@@ -5,13 +5,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from octavo.ops.triton.attention_decode import DecodeConfig
 from octavo.ops.triton.attention_direct import DirectConfig
+from octavo.ops.triton.attention_entry import EntryConfig
 from octavo.ops.triton.attention_gather import FreshConfig
 from octavo.ops.triton.attention_prefill import PrefillConfig
 from octavo.ops.triton.attention_prefix import PrefixConfig
 
 FEW = 16  # rows that decode without a work list
+BRIEF = 1024  # tokens of context
+
+
+class FlashInferFrom(NamedTuple):
+    """Where FlashInfer's kernels take the rows of several tokens, launches one by one included: with heads
+    of these sizes, from so many tokens in a step and so long a context on."""
+
+    head_sizes: tuple[int, ...] = ()
+    tokens: int = 0
+    context: int = 0
+
+
+# by architecture ("sm90"): where FlashInfer is chosen without being asked for. None is: our kernels are first
+# until a measurement (`python bench/attention_flashinfer.py`) says otherwise
+FLASHINFER: dict[str, FlashInferFrom] = {}
 
 
 def decode_config(rows: int, d: int, itemsize: int) -> DecodeConfig:
@@ -35,6 +53,18 @@ def direct_config(rows: int, d: int, itemsize: int) -> DirectConfig | None:
         return DirectConfig(block=16 if d > 128 else 32, warps=4, stages=2, per_sm=2)
     block = 64 if d * itemsize <= 256 else 32
     return DirectConfig(block=block, warps=2, stages=5, per_sm=4 if 1 < rows <= 8 else 1)
+
+
+def entry_config(rows: int, max_context: int, d: int, itemsize: int) -> EntryConfig | None:
+    """For steps of few rows that all decode; None: enter, then direct_config, whose loop has more tiles on
+    their way. `itemsize` and `d` as there."""
+    if rows > FEW or max_context > BRIEF:
+        return None
+    if itemsize == 4:
+        return EntryConfig(block=16 if d > 128 else 32)
+    if rows > 4 or d * itemsize > 256:
+        return EntryConfig(block=32, warps=2, per_sm=4)
+    return EntryConfig(block=64, warps=4, per_sm=4 if rows == 1 else 2, ahead=0)
 
 
 def prefill_config(tokens: int, max_context: int, d: int, group: int, itemsize: int) -> PrefillConfig:

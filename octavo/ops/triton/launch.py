@@ -2,9 +2,17 @@
 
 A kernel launched with `launch_pdl=True` may begin while the one before it in the stream still
 runs. It says `start_next()` first, may then read what no kernel of the step writes (weights),
-and says `wait()` before it touches anything else. Every kernel launched that way must wait, even
-one that needs nothing of its predecessor: completion is passed on from kernel to kernel. A
-kernel launched without the flag starts after all before it, as usual.
+and says `wait()` before it touches anything else. Every kernel launched that way must wait, in one
+program at least, even if it needs nothing of its predecessor: completion is passed on from kernel to
+kernel. A kernel launched without the flag starts after all before it, as usual.
+
+That a kernel has begun says nothing of those before it: its predecessor may still wait for another that
+waits for another. Before its wait it can trust only what was complete at a gate: a kernel that says
+`start_next()` after its own `wait()`, so that all that follow begin when its predecessors are done. One
+stands at the beginning of every step, the angles (rope.py), behind the inputs' lay-out; any launch without
+the flag is one, too, for what lies before it. Past a gate a kernel may read, before its wait, the step's
+inputs and what earlier steps left (old keys and values) where no kernel since has written, and past L1
+(`cache_modifier=".cg"`), whose lines may be older.
 """
 
 from __future__ import annotations

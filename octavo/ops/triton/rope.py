@@ -15,12 +15,15 @@ from octavo.ops.triton.launch import early, start_next, wait
 def angles_kernel(
     positions, inverse, out, n, half, scale, ROWS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
 ):
-    """out [n, 2, 2 half] = (cos, cos), (-sin, sin) of positions * inverse, times scale."""
-    start_next(EARLY)
+    """out [n, 2, 2 half] = (cos, cos), (-sin, sin) of positions * inverse, times scale.
+
+    The gate of a step (launch.py): what follows begins when the kernels before this one are done.
+    """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
     turn = tl.load(inverse + columns, mask=columns < half, other=0.0)
     wait(EARLY)
+    start_next(EARLY)
     at = tl.load(positions + rows, mask=rows < n, other=0).to(tl.float32)
     angle = at[:, None] * turn[None, :]
     cos, sin = tl.cos(angle) * scale, tl.sin(angle) * scale

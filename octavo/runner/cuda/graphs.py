@@ -1,10 +1,13 @@
-"""CUDA graphs by key: run eagerly the first time, captured the second, replayed from then on.
+"""CUDA graphs by key: run eagerly the first time, captured the second, replayed from then on; beyond a
+number the one that was not used for longest goes.
 
 Knows nothing of what it captures, only that the same key means the same launches on the same memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 import torch
@@ -12,18 +15,20 @@ import torch
 
 class Graphs:
     """One memory pool for all graphs: they run one after the other, and what must outlive a graph has
-    memory of its own."""
+    memory of its own. At most `most` are kept."""
 
-    def __init__(self, device: torch.device, *, eager: bool) -> None:
+    def __init__(self, device: torch.device, *, most: int, eager: bool) -> None:
         self.off = eager or device.type != "cuda"
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
+        self._most = most
+        self._seen: set[Hashable] = set()
+        self._graphs: OrderedDict[Hashable, torch.cuda.CUDAGraph] = OrderedDict()  # newest use last
         if not self.off:
             self._pool = torch.cuda.graph_pool_handle()
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     @property
     def count(self) -> int:
-        return sum(graph is not None for graph in self._graphs.values())
+        return len(self._graphs)
 
     def run(self, key: Hashable, launch: Callable[[], object]) -> None:
         """Launches once, one way or the other."""
@@ -31,22 +36,27 @@ class Graphs:
             launch()
             return
         graph = self._graphs.get(key)
-        if graph is None and key in self._graphs:
+        if graph is None and key in self._seen:
             graph = self._captured(key, launch)
         if graph is not None:
+            self._graphs.move_to_end(key)
             graph.replay()
             return
-        self._graphs[key] = None
+        self._seen.add(key)
         launch()  # whatever is compiled or set up on first use, is now
 
     def _captured(self, key: Hashable, launch: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
-        """None where there is no memory for another graph: the step is launched kernel by kernel."""
+        """None where there is no memory for another graph: the step is launched kernel by kernel. One that
+        goes may still be running: CUDA frees it when it is through."""
+        while len(self._graphs) >= self._most:
+            self._graphs.popitem(last=False)
         try:
-            return self.capture(key, launch)
+            graph = self._graphs[key] = self._record(launch)
         except torch.OutOfMemoryError:
             return None
+        return graph
 
-    def capture(self, key: Hashable, launch: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    def _record(self, launch: Callable[[], object]) -> torch.cuda.CUDAGraph:
         """Records without running. torch.cuda.graph() would sweep Python's garbage each time: the best
         part of a second for all buckets."""
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
@@ -55,14 +65,17 @@ class Graphs:
             graph.capture_begin(pool=self._pool, capture_error_mode="relaxed")
             try:
                 launch()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with contextlib.suppress(Exception):  # what broke the launch may have broken the graph, too
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         current.wait_stream(self._stream)
-        self._graphs[key] = graph
         return graph
 
     def clear(self) -> None:
         self._graphs.clear()
+        self._seen.clear()
 
 
 def bucket(rows: int) -> int:
@@ -71,6 +84,17 @@ def bucket(rows: int) -> int:
         return 1 << (rows - 1).bit_length()
     step = 8 if rows <= 256 else 32
     return -(-rows // step) * step
+
+
+def kinds(most: int) -> list[int]:
+    """A bucket for every set of kernels: they change with powers of two and multiples of 16 at most."""
+    return list({(b.bit_length(), (b - 1).bit_length(), b % 16): b for b in buckets(most)}.values())
+
+
+def most_graphs(rows: int) -> int:
+    """How many the memory plan pays for: F and S of every bucket, and as many again for steps with prompts,
+    with a common prefix and with other draws, of which there are more kinds than anybody asks for at once."""
+    return 4 * len(buckets(rows))
 
 
 def buckets(most: int) -> list[int]:

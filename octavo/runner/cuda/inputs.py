@@ -49,9 +49,10 @@ class Inputs:
         lay_out_rows(self._state.plan, self._state.columns, out, rows)
         return row_start, owners, start, live
 
-    def build(self, tokens: int, rows: int, bounds: HostBounds) -> Forward:
-        """Launches what derives the step's inputs from the slots; padded to `tokens` and `rows`."""
-        state = self._state
+    def build(self, bounds: HostBounds, whole: bool) -> Forward:
+        """Launches what derives the step's inputs from the slots; padded to bounds.tokens and bounds.rows.
+        Not `whole`: of a row's tokens only what its logits need."""
+        state, tokens, rows = self._state, bounds.tokens, bounds.rows
         row_start, owners, start, live = self.lay_out(rows)
         ids, positions = self.tokens[:tokens], self.positions[:tokens]
         groups = []
@@ -65,14 +66,16 @@ class Inputs:
                 (ids, positions, slots, lengths),
             )
             groups.append(GroupInputs(lengths, state.tables[g], slots))
+        logits_at = self.logits_at[:rows]
         return Forward(
             tokens=ids,
             positions=positions,
             row_start=row_start,
-            logits_at=self.logits_at[:rows],
+            logits_at=logits_at,
             groups=tuple(groups),
             caches=self.caches,
             bounds=bounds,
             owners=owners,
             shared=state.shared,
+            last=None if whole or bounds.max_query == 1 else logits_at,
         )

@@ -1,12 +1,14 @@
 """Log-probabilities of rows that ask for them: scored on the device, read when the step's result is.
 
 A step in which nobody asks launches nothing here. Offsets of rows are taken from the device: a row
-that ended since the plan was made is not there any more.
+that ended since the plan was made is not there any more. Rows whose scores find no memory, not even
+alone, are added to `lost`: an answer without what was asked for would be a wrong one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from octavo.core.messages import Admission
 from octavo.core.request import PositionLogprobs
 from octavo.nn.protocols import Model
 from octavo.runner.cuda.rows import Rows
+from octavo.runner.cuda.shortage import in_pieces
 from octavo.runner.transfer import positions
 from octavo.sampling.device.logprobs import score
 from octavo.sampling.logprobs import Scores, Wish
@@ -57,7 +60,11 @@ class Logprobs:
         """Some row's prompt is scored in this step."""
         return bool(self._prompt) and any(True for _ in self._scored(step))
 
-    def before(self, step: Rows, logits: Tensor) -> list[_Asked]:
+    def scored_rows(self, step: Rows) -> set[int]:
+        """Those whose prompt is scored in this step."""
+        return {row for row, *_ in self._scored(step)}
+
+    def before(self, step: Rows, logits: Tensor, lost: set[int]) -> list[_Asked]:
         """Keeps raw logits [rows, vocab] of those who ask, before the stages edit them."""
         if not self._sampled:
             return []
@@ -65,17 +72,30 @@ class Logprobs:
         for row, slot in enumerate(map(int, step.slot)):
             if slot in self._sampled and step.logits[row]:
                 asked.setdefault(self._sampled[slot], []).append(row)
-        return [_Asked(rows, wish, logits.index_select(0, self._index(rows))) for wish, rows in asked.items()]
+        kept = []
+        for wish, rows in asked.items():
+            for a, b, raw in in_pieces(0, len(rows), partial(self._raw, logits, rows)):
+                if raw is None:
+                    lost.update(rows[a:b])
+                else:
+                    kept.append(_Asked(rows[a:b], wish, raw))
+        return kept
+
+    def _raw(self, logits: Tensor, rows: list[int], a: int, b: int) -> Tensor:
+        return logits.index_select(0, self._index(rows[a:b]))
 
     def after(
-        self, step: Rows, asked: list[_Asked], drawn: Tensor, hidden: Tensor | None, row_start: Tensor
+        self,
+        step: Rows,
+        asked: list[_Asked],
+        drawn: Tensor,
+        hidden: Tensor | None,
+        row_start: Tensor,
+        lost: set[int],
     ) -> Read:
         """Scores tokens `drawn` [rows]; the result reads the scores once the step is done."""
-        sampled = [
-            (one.rows, self._send(one.logits, drawn.index_select(0, self._index(one.rows)), one.wish))
-            for one in asked
-        ]
-        prompts = [] if hidden is None else list(self._score_prompts(step, hidden, row_start))
+        sampled = [scored for one in asked for scored in self._score_sampled(one, drawn, lost)]
+        prompts = [] if hidden is None else list(self._score_prompts(step, hidden, row_start, lost))
         if not sampled and not prompts:
             return _nothing
 
@@ -109,21 +129,38 @@ class Logprobs:
                 if first < last:
                     yield row, slot, first, last
 
+    def _score_sampled(self, one: _Asked, drawn: Tensor, lost: set[int]) -> Iterator[tuple[list[int], Sent]]:
+        for a, b, scores in in_pieces(0, len(one.rows), partial(self._send_sampled, one, drawn)):
+            if scores is None:
+                lost.update(one.rows[a:b])
+            else:
+                yield one.rows[a:b], scores
+
     def _score_prompts(
-        self, step: Rows, hidden: Tensor, row_start: Tensor
+        self, step: Rows, hidden: Tensor, row_start: Tensor, lost: set[int]
     ) -> Iterator[tuple[int, int, list[Sent]]]:
         piece = max(1, _SLICE // self._model.vocab_size)
         for row, slot, first, end in self._scored(step):
-            alternatives, prompt = self._prompt[slot]
-            parts = []
-            for at in range(first, end, piece):
-                count = min(piece, end - at)
-                offset = at - int(step.start[row])
-                index = row_start[row] + torch.arange(offset, offset + count, device=self._device)
-                tokens = self._index(prompt[at + 1 : at + 1 + count])
-                logits = self._model.logits(hidden.index_select(0, index))
-                parts.append(self._send(logits, tokens, Wish(alternatives)))
-            yield slot, first + 1, parts
+            # hidden states of the row's first position would lie here
+            zero = row_start[row] - int(step.start[row])
+            launch = partial(self._send_prompt, slot, hidden, zero)
+            starts = range(first, end, piece)
+            found = [s for at in starts for *_, s in in_pieces(at, min(at + piece, end), launch)]
+            parts = [scores for scores in found if scores is not None]
+            if len(parts) < len(found):
+                lost.add(row)
+            else:
+                yield slot, first + 1, parts
+
+    def _send_sampled(self, one: _Asked, drawn: Tensor, a: int, b: int) -> Sent:
+        return self._send(one.logits[a:b], drawn.index_select(0, self._index(one.rows[a:b])), one.wish)
+
+    def _send_prompt(self, slot: int, hidden: Tensor, zero: Tensor, a: int, b: int) -> Sent:
+        """Positions [a, b) of the slot's prompt score the tokens after them."""
+        alternatives, prompt = self._prompt[slot]
+        index = zero + torch.arange(a, b, device=self._device)
+        logits = self._model.logits(hidden.index_select(0, index))
+        return self._send(logits, self._index(prompt[a + 1 : b + 1]), Wish(alternatives))
 
     def _send(self, logits: Tensor, tokens: Tensor, wish: Wish) -> Sent:
         """Scores on their way to the host."""

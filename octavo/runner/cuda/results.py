@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octavo.core.events import StepStats
-from octavo.core.messages import StepResult
+from octavo.core.messages import NO_MEMORY, StepResult
 from octavo.runner.cuda.rows import Rows
 
 _RING = 4  # more steps than are ever in flight
@@ -26,13 +26,14 @@ Read = Callable[[NDArray[np.int32]], Answer]
 
 class Sent(NamedTuple):
     """What the host knows of a step when it is launched. `rest` is asked for further fields once the
-    outcome is there."""
+    outcome is there, `lost` are the rows that found no memory."""
 
     plan_id: int
     rows: Rows | None
     stats: StepStats
     rest: Read
     copied: tuple[int, ...]
+    lost: frozenset[int] = frozenset()
 
 
 class Results:
@@ -112,6 +113,8 @@ class Launched:
         if sent.rows is None:
             return StepResult(plan_id=sent.plan_id, copied=sent.copied, stats=stats)
         rows = sent.rows
+        for row in sent.lost:
+            host[1, row], host[2, row] = 0, NO_MEMORY
         tokens, counts, finished = (rows.in_plan_order(part[: len(rows.slot)]) for part in host)
         return StepResult(
             plan_id=sent.plan_id,

@@ -6,6 +6,7 @@ Rows with one token come first, whatever the plan's order: attention treats them
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ class Rows:
     def next(self, plan_id: int) -> Rows:
         """The step after this one, when every row goes on by its count."""
         bounds = self.bounds._replace(
-            max_context=self.bounds.max_context + self.bounds.max_query, fresh=False
+            max_context=self.bounds.max_context + self.bounds.max_query, fresh=False, later=True
         )
         return replace(self, plan_id=plan_id, start=self.start + self.count, bounds=bounds)
 
@@ -62,6 +63,18 @@ class Rows:
             out[row, : len(values)] = values
         out[3, : len(self.slot)] = self.skip
         return out
+
+    def as_planned(self) -> Rows:
+        """The same rows in the plan's order: each reads only what rows before it have written."""
+        slot, count, start, logits = map(self.in_plan_order, (self.slot, self.count, self.start, self.logits))
+        return replace(self, slot=slot, count=count, start=start, logits=logits, order=None)
+
+    def runs(self) -> list[Rows]:
+        """Of rows in the plan's order: steps that do one after the other what this one does, and have rows
+        of one token first."""
+        single = self.count == 1
+        cuts = [0, *(np.flatnonzero(single[1:] & ~single[:-1]) + 1), len(self.slot)]
+        return [self._piece(slice(a, b), self.first + a) for a, b in pairwise(map(int, cuts))]
 
     def halves(self) -> tuple[Rows, Rows] | None:
         """Two steps that together do what this one does; None for a single token."""
@@ -86,6 +99,11 @@ class Rows:
         """With bounds and padding of its own rows, not those of a graph."""
         bounds = _bounds(self.start, self.count)
         return replace(self, bounds=bounds, padded=(max(bounds.tokens, bounds.rows), bounds.rows))
+
+    def eager(self) -> Rows:
+        """The same, launched kernel by kernel: no padding but the rows for which S is captured."""
+        exact, rows = self.exact(), self.padded[1]
+        return replace(exact, padded=(max(exact.padded[0], rows), rows), graph=False)
 
     def in_plan_order(self, values: Ints) -> Ints:
         """[rows, ...] of the step, reordered as the plan has them."""
@@ -113,8 +131,11 @@ def read_rows(plan: StepPlan, sizes: Sizes) -> Rows:
 
 def _bounds(start: Ints, count: Ints) -> HostBounds:
     longest = int(count.max(initial=0))
-    fresh = longest > 1 and not start[count > 1].any()
-    return HostBounds(len(count), int(count.sum()), longest, int((start + count).max(initial=0)), fresh=fresh)
+    began = start[count > 1] > 0
+    context = int((start + count).max(initial=0))
+    return HostBounds(
+        len(count), int(count.sum()), longest, context, fresh=not began.all(), later=bool(began.any())
+    )
 
 
 def _pad(b: HostBounds, sizes: Sizes) -> tuple[tuple[int, int], bool]:

@@ -11,17 +11,19 @@ import os
 
 import torch
 
+from octavo.attention.torch_ref import TorchRef
 from octavo.core.errors import UserError
 from octavo.core.facts import Decision, MemoryRow
 from octavo.core.messages import Admission, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.core.runner import Progress
-from octavo.nn.protocols import DTYPES, Model
+from octavo.nn.protocols import DTYPES, Layered
 from octavo.ops.triton import attach, matmul
 from octavo.ops.triton.rehearse import Rehearsal
 from octavo.runner.cache import Caches
 from octavo.runner.cuda.device import CudaDevice
-from octavo.runner.cuda.graphs import buckets
+from octavo.runner.cuda.graphs import most_graphs
+from octavo.runner.cuda.shortage import needing
 from octavo.runner.cuda.state import State
 from octavo.runner.drawing import Drawing
 from octavo.runner.memory import MemoryPlan, plan_memory
@@ -32,50 +34,70 @@ __all__ = ["attach", "start_cuda"]  # kernels are attached before the first step
 _SMALLEST = 256  # tokens: a budget below is not tried
 _QUIET = 1.0  # seconds without a step after which the engine counts as idle
 _SHORT = 32  # tokens of a short prompt
-_GRAPH, _GRAPHS = 6 << 20, 192 << 20  # bytes of each captured size, and of their common pool
+_GRAPH, _GRAPHS = 3 << 20, 192 << 20  # bytes of each graph, and of their common pool
 _STAGES = 128 << 20  # bytes: work space of penalties and log-probabilities
 _HEADROOM = 256 << 20  # fragments, workspaces that libraries take later
 
 
-def start_cuda(plan: Drawing, model: Model, progress: Progress) -> tuple[CudaDevice, Drawing]:
+def start_cuda(plan: Drawing, model: Layered, progress: Progress) -> tuple[CudaDevice, Drawing]:
     """The device, and the drawing with what was measured. UserError where nothing fits."""
     where = torch.device("cuda")
-    matmul.reserve(where)
-    dtype = DTYPES[plan.resolved.kv_dtype]
-    device, plan, peak = _measured(plan, model, where)
+    plan, without = _graphs(plan)
+    with needing("what a step takes beside the weights", 2 * plan.costs.page, plan.platform, "model"):
+        matmul.reserve(where)
+        tiny = Caches(plan.layout, 2, DTYPES[plan.resolved.kv_dtype], where)
+    device, plan, peak = _measured(plan, model, tiny, where)
     progress("memory", 1.0)
     memory = _plan_cache(plan, peak)
-    caches, memory = _allocate(plan, memory, dtype, where)
+    caches, memory = _allocate(plan, memory, DTYPES[plan.resolved.kv_dtype], where)
     device.use(caches)
-    decisions = (*plan.decisions, *memory.decisions)
-    if plan.resolved.eager:
-        decisions = (*decisions, Decision("graphs", "none", "enforce_eager"))
-    else:
-        count = device.capture(lambda share: progress("graphs", share))
-        decisions = (*decisions, Decision("graphs", str(count), "captured before the first request"))
-    _compile_rest(device, plan)
+    with needing("graphs and work space", memory.rows[-1].nbytes, plan.platform):
+        if not plan.resolved.eager:
+            count = device.capture(lambda share: progress("graphs", share))
+            without = Decision("graphs", str(count), "captured before the first request")
+        _compile_rest(device, plan)
+    decisions = (*plan.decisions, *memory.decisions, *((without,) if without else ()))
     return device, plan._replace(memory=memory, decisions=decisions)
 
 
-def _measured(plan: Drawing, model: Model, where: torch.device) -> tuple[CudaDevice, Drawing, int]:
+def _graphs(plan: Drawing) -> tuple[Drawing, Decision | None]:
+    """Eager where a backend's steps cannot be captured; why there are no graphs, if so."""
+    if plan.resolved.eager:
+        return plan, Decision("graphs", "none", "enforce_eager")
+    if not isinstance(plan.backend, TorchRef):
+        return plan, None
+    waits = "attention by torch_ref reads every step's lengths on the host, which no graph can hold"
+    eager = plan._replace(resolved=dataclasses.replace(plan.resolved, eager=True))
+    return eager, Decision("graphs", "none", waits)
+
+
+def _measured(
+    plan: Drawing, model: Layered, tiny: Caches, where: torch.device
+) -> tuple[CudaDevice, Drawing, int]:
     """The device on a cache of one page, and the bytes its largest step takes beside weights and slots."""
-    tiny = Caches(plan.layout, 2, DTYPES[plan.resolved.kv_dtype], where)
     while True:
-        r = plan.resolved
-        try:
-            device = CudaDevice(
-                model, plan.backend, plan.layout, tiny,
-                rows=r.max_num_seqs, length=plan.memory.max_model_len, budget=r.budget,
-                device=where, parameters=plan.parameters, eager=r.eager,
-            )  # fmt: skip
-            _compile(device, plan)
-            return device, plan, _peak_of(device, plan)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            plan = _smaller(plan, error)
+        if (made := _tried(plan, model, tiny, where)) is not None:
+            return made[0], plan, made[1]
+        torch.cuda.empty_cache()
+        plan = _smaller(plan)
 
 
-def _smaller(plan: Drawing, error: Exception) -> Drawing:
+def _tried(plan: Drawing, model: Layered, tiny: Caches, where: torch.device) -> tuple[CudaDevice, int] | None:
+    """None where there is no memory for it, and nothing of it is left."""
+    r = plan.resolved
+    try:
+        device = CudaDevice(
+            model, plan.backend, plan.layout, tiny,
+            rows=r.max_num_seqs, length=plan.memory.max_model_len, budget=r.budget,
+            device=where, parameters=plan.parameters, eager=r.eager,
+        )  # fmt: skip
+        _compile(device, plan)
+        return device, _peak_of(device, plan)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _smaller(plan: Drawing) -> Drawing:
     r = plan.resolved
     budget = r.budget // 2
     if r.fixed_budget or budget < _SMALLEST:
@@ -83,7 +105,7 @@ def _smaller(plan: Drawing, error: Exception) -> Drawing:
             f"a step of {r.budget} tokens and {r.max_num_seqs} requests does not fit beside the weights",
             hint=f"use --max-num-batched-tokens {max(budget, 1)}, or a lower --max-num-seqs",
             field="max_num_batched_tokens",
-        ) from error
+        )
     made = Decision("max_num_batched_tokens", str(budget), f"a step of {r.budget} tokens did not fit")
     return plan._replace(resolved=dataclasses.replace(r, budget=budget), decisions=(*plan.decisions, made))
 
@@ -93,8 +115,6 @@ def _compile(device: CudaDevice, plan: Drawing) -> None:
     than everything else."""
     rehearsal = Rehearsal()
     with rehearsal.noting(), device.eagerly():
-        _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1))
-        _largest_step(device, plan, Sampling(temperature=0.0, max_tokens=1), rows=1, tokens=_SHORT)
         device.rehearse()
     rehearsal.compile(_threads())
 
@@ -104,7 +124,7 @@ def _compile_rest(device: CudaDevice, plan: Drawing) -> None:
     rehearsal = Rehearsal()
     with rehearsal.noting(), device.eagerly():
         for how in _RARE:
-            _largest_step(device, plan, how, rows=1)
+            _largest_step(device, plan, how, rows=1, tokens=_SHORT)
     device.at_close(rehearsal.compile_later(lambda: device.idle_for > _QUIET))
 
 
@@ -155,14 +175,15 @@ def _plan_cache(plan: Drawing, peak: int) -> MemoryPlan:
     free, _ = torch.cuda.mem_get_info()
     held = torch.cuda.memory_allocated()
     # steps of the whole budget are captured, too: their memory is beside that of eager ones
-    graphs = 0 if r.eager else _GRAPHS + _GRAPH * len(buckets(r.max_num_seqs)) + peak
+    most = 0 if r.eager else most_graphs(r.max_num_seqs)
+    graphs = 0 if r.eager else _GRAPHS + _GRAPH * most + peak
     slots = State.nbytes(r.max_num_seqs, r.max_model_len, costs.vocab, r.block_size, costs.groups)
     measured = (
         MemoryRow("weights", max(0, held - slots), r.dtype),
         MemoryRow("slots", slots, f"{r.max_num_seqs} rows"),
         MemoryRow("context", max(0, plan.platform.memory_free - free - held), "CUDA and libraries"),
         MemoryRow("activations", peak, f"measured with {r.budget} tokens in a step"),
-        MemoryRow("graphs", graphs, f"{len(buckets(r.max_num_seqs))} sizes"),
+        MemoryRow("graphs", graphs, f"{most} at most"),
         MemoryRow("headroom", _HEADROOM, "fragments, workspaces"),
     )
     return plan_memory(r, costs, plan.platform, measured)

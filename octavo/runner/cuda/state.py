@@ -108,8 +108,8 @@ class State:
             row = self.mirror[group][slot]
             self._write(int(self._at[5 + group]) + slot * len(row) + low, row[low:high])
         self._changed.clear()
-        if (staged := self._uploads.take()) is not None:
-            scatter(self._arena, *staged)
+        for staging, segments in self._uploads.take():
+            scatter(self._arena, staging, segments)
 
     def _token(self, slot: int, position: int) -> int:
         return slot * (self.length + 1) + position

@@ -1,9 +1,12 @@
-"""Words on their way to the device: a ring of pinned buffers, one copy for everything a step writes.
+"""Words on their way to the device: a ring of pinned buffers, one copy for everything a step writes, or
+several where the device has no memory for a larger landing.
 
 Knows nothing of what the words mean. A buffer is written again only when the copy out of it is done.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,7 +18,8 @@ _WORDS = 1 << 16
 
 
 class Uploads:
-    """Collects (destination, words); `take` starts the copy of all of them."""
+    """Collects (destination, words); `take` starts the copy of all of them. No segment is nearly as long as
+    the first landing."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -30,11 +34,36 @@ class Uploads:
         begin elsewhere must not overlap: they are written in any order."""
         self._pending[to] = words
 
-    def take(self) -> tuple[Tensor, int] | None:
-        """(staging on the device, segments) as ops.triton.step.scatter takes them; None: nothing to do."""
-        if not self._pending:
-            return None
+    def take(self) -> Iterator[tuple[Tensor, int]]:
+        """(staging on the device, segments) as ops.triton.step.scatter takes them; each is to be used before
+        the next is asked for."""
         pending, self._pending = self._pending, {}
+        if not pending:
+            return
+        if self._lands(sum(3 + len(words) for words in pending.values())):
+            yield self._send(pending)
+            return
+        part: dict[int, NDArray[np.int32]] = {}
+        total = 0
+        for to, words in pending.items():
+            total += 3 + len(words)
+            if total > self._landing.shape[0]:
+                yield self._send(part)
+                part, total = {}, 3 + len(words)
+            part[to] = words
+        yield self._send(part)
+
+    def _lands(self, total: int) -> bool:
+        """Whether so many words find room at once; makes it where there is memory."""
+        if self._landing.shape[0] >= total:
+            return True
+        try:
+            self._landing = torch.empty(2 * total, dtype=torch.int32, device=self._device)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def _send(self, pending: dict[int, NDArray[np.int32]]) -> tuple[Tensor, int]:
         head = 3 * len(pending)
         sizes = np.fromiter(map(len, pending.values()), np.int32, len(pending))
         total = head + int(sizes.sum())
@@ -46,8 +75,6 @@ class Uploads:
         table[:, 1] = head + np.cumsum(sizes) - sizes
         table[:, 2] = sizes
         np.concatenate(list(pending.values()), out=host[head:total])
-        if self._landing.shape[0] < total:
-            self._landing = torch.empty(2 * total, dtype=torch.int32, device=self._device)
         self._landing[:total].copy_(buffer.tensor[:total], non_blocking=True)
         buffer.close()
         return self._landing, len(pending)

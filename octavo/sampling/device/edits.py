@@ -40,7 +40,9 @@ class Edits:
         lists: Flat,
         masks: Masks | None,
     ) -> None:
-        """Edits logits [m, vocab] float32 in place, temperature and truncation apart."""
+        """Edits logits [m, vocab] float32 in place, temperature and truncation apart. Where there is no
+        memory, nothing is edited yet."""
+        counts = self._counters(logits.device)
         if masks is not None:
             self._keep(logits, owners, masks.which, masks.bits, by_slot=False)
         if len(lists.bitmaps):
@@ -49,9 +51,20 @@ class Edits:
             logits, logits.stride(0), owners, positions, words, lists.ranges, lists.ids, lists.values,
             lists.phrases, self._history, self._history.stride(0), VOCAB=self._vocab, STEP=256, num_warps=4,
         )  # fmt: skip
-        for at in range(0, len(logits), self._rows):
-            part = slice(at, at + self._rows)
-            self._penalise(logits[part], owners[part], positions[part], words)
+        for at in range(0, len(logits), len(counts)):
+            part = slice(at, at + len(counts))
+            self._penalise(counts, logits[part], owners[part], positions[part], words)
+
+    def _counters(self, device: torch.device) -> Tensor:
+        """[rows, vocab] of zeros, made on first use: for as many rows as there is memory for."""
+        while self._counts is None:
+            try:
+                self._counts = torch.zeros((self._rows, self._vocab), dtype=torch.int32, device=device)
+            except torch.OutOfMemoryError:
+                if self._rows == 1:
+                    raise
+                self._rows //= 2
+        return self._counts
 
     def _keep(self, logits: Tensor, owners: Tensor, which: Tensor, bits: Tensor, *, by_slot: bool) -> None:
         keep_allowed[(triton.cdiv(self._vocab, _STEP), len(logits))](
@@ -59,15 +72,15 @@ class Edits:
             VOCAB=self._vocab, BY_SLOT=by_slot, STEP=_STEP, num_warps=4,
         )  # fmt: skip
 
-    def _penalise(self, logits: Tensor, owners: Tensor, positions: Tensor, words: Tensor) -> None:
-        if self._counts is None:
-            self._counts = torch.zeros((self._rows, self._vocab), dtype=torch.int32, device=logits.device)
+    def _penalise(
+        self, counts: Tensor, logits: Tensor, owners: Tensor, positions: Tensor, words: Tensor
+    ) -> None:
         grid, length = (_PARTS, len(logits)), self._history.stride(0)
         count_history[grid](
-            self._counts, owners, positions, words, self._history, length,
+            counts, owners, positions, words, self._history, length,
             VOCAB=self._vocab, PARTS=_PARTS, STEP=_STEP, num_warps=4,
         )  # fmt: skip
         penalise[grid](  # every operation rounded, as numpy does
-            logits, logits.stride(0), self._counts, owners, positions, words, self._history, length,
+            logits, logits.stride(0), counts, owners, positions, words, self._history, length,
             VOCAB=self._vocab, PARTS=_PARTS, STEP=_STEP, num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip

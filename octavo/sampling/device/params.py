@@ -24,6 +24,9 @@ class Params:
         self._table = torch.zeros((slots, WORDS), dtype=torch.int32, device=device)
         self._pending: dict[int, NDArray[np.int32]] = {}
         self._kind = np.zeros(slots, np.uint8)
+        # of changed lines: taken once, so that `flush` never needs memory
+        self._which = torch.zeros(slots, dtype=torch.int64, device=device)
+        self._lines = torch.zeros((slots, WORDS // 2), dtype=torch.int64, device=device)
 
     @property
     def words(self) -> torch.Tensor:
@@ -43,15 +46,13 @@ class Params:
         return int(self._kind[slots].max(initial=GREEDY))
 
     def flush(self) -> None:
-        """One copy and one kernel, where something changed."""
+        """Two copies and one kernel, where something changed."""
         if not self._pending:
             return
-        rows = np.empty((len(self._pending), 1 + WORDS // 2), np.int64)
-        rows[:, 0] = list(self._pending)
-        rows[:, 1:] = np.stack(list(self._pending.values())).view(np.int64)
+        which = upload(np.array(list(self._pending), np.int64), self._which)
+        lines = upload(np.stack(list(self._pending.values())).view(np.int64), self._lines)
         self._pending.clear()
-        there = upload(rows, self._device)
-        self._table.view(torch.int64).index_copy_(0, there[:, 0], there[:, 1:])
+        self._table.view(torch.int64).index_copy_(0, which, lines)
 
 
 def kind_of(s: Sampling) -> int:

@@ -45,6 +45,12 @@ class DeviceSampler:
         those before it do."""
         return VARIANTS[FULL if masked else self._params.kind(slots)]
 
+    def edited(self, slots: NDArray[np.integer], masks: StepMasks | None) -> list[int]:
+        """Places among these slots of those that only "full" serves."""
+        masked = {slot for slot, _ in masks.rows} if masks is not None else set()
+        full = [self._params.kind(slots[row : row + 1]) == FULL for row in range(len(slots))]
+        return [row for row, slot in enumerate(map(int, slots)) if full[row] or slot in masked]
+
     def flush(self) -> None:
         """Uploads what was admitted since; before the step, outside of graphs."""
         self._params.flush()

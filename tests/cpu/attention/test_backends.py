@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from octavo.attention import flashinfer
 from octavo.attention.choose import BACKENDS, choose_attention
 from octavo.attention.torch_ref import TorchRef
 from octavo.core.errors import Unsupported
@@ -19,7 +20,8 @@ from octavo.nn.protocols import AttentionBackend, AttnLayer, CacheSpec
 CPU = Platform(kind="cpu", name="test", cores=1, memory_total=1, memory_free=1)
 GPU = Platform(kind="cuda", name="test", cores=1, memory_total=1, memory_free=1, features=("sm90",))
 OLD = Platform(kind="cuda", name="test", cores=1, memory_total=1, memory_free=1, features=("sm75",))
-OTHERS = [name for name in BACKENDS if name not in ("torch_ref", "triton")]  # triton: tests/kernels
+ON_GPUS = ("triton", "flashinfer")  # tests/kernels
+OTHERS = [name for name in BACKENDS if name not in ("torch_ref", *ON_GPUS)]
 
 # (context before, new tokens) of every row
 BATCHES = {
@@ -138,8 +140,45 @@ def test_the_choice_says_why_not() -> None:
     assert choose_attention(specs, CPU, "torch_ref")[0].name == "torch_ref"
     with pytest.raises(Unsupported, match="cpu: runs on a CPU, not on cuda"):
         choose_attention(specs, GPU, "cpu")
-    with pytest.raises(Unsupported, match="known: triton, cpu"):
+    with pytest.raises(Unsupported, match="known: triton, flashinfer, cpu"):
         choose_attention(specs, CPU, "flash9")
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """flashinfer-python, as far as supports() looks."""
+    monkeypatch.setattr(flashinfer, "find_spec", lambda name: object())
+
+
+def why_no_flashinfer(platform: Platform, head: int = 128, *dtypes: torch.dtype) -> str | None:
+    return BACKENDS["flashinfer"].supports(CacheSpec("a", 1, head), platform, dtypes)
+
+
+def test_flashinfer_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flashinfer, "find_spec", lambda name: None)
+    assert why_no_flashinfer(CPU) == "runs on a GPU, not on cpu"
+    with pytest.raises(Unsupported, match=r"pip install 'octavo\[flashinfer\]'") as caught:
+        choose_attention((CacheSpec("a", 1, 128),), GPU, "flashinfer")
+    assert caught.value.field == "attention_backend"
+
+
+@pytest.mark.usefixtures("installed")
+def test_flashinfer_says_what_it_cannot() -> None:
+    half, brain = torch.float16, torch.bfloat16
+    for head in (64, 128, 256):
+        assert why_no_flashinfer(GPU, head, brain, brain) is why_no_flashinfer(GPU, head, half, half) is None
+    assert why_no_flashinfer(GPU) is None, "asked before dtypes are known"
+    assert why_no_flashinfer(GPU, 80) == "head size 80 (64, 128, 256 work)"
+    assert (why_no_flashinfer(OLD) or "").startswith("needs compute capability 8.0")
+    wrong = why_no_flashinfer(GPU, 128, torch.float32, torch.float32)
+    assert wrong == "activations and cache in float32 (bfloat16 or float16, both the same, work)"
+    for cache in (torch.float8_e4m3fn, half):
+        assert "bfloat16 and " in (why_no_flashinfer(GPU, 128, brain, cache) or "")
+
+
+@pytest.mark.usefixtures("installed")
+def test_flashinfer_is_not_the_first_choice_until_measured() -> None:
+    assert choose_attention((CacheSpec("a", 1, 128),), GPU)[0].name == "triton"
 
 
 def test_groups_in_the_order_of_the_specs() -> None:

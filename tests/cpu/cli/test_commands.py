@@ -1,5 +1,6 @@
 """Commands that need the engine in this process, with the default model."""
 
+import gzip
 import json
 
 import pytest
@@ -22,6 +23,14 @@ def test_doctor_says_what_was_decided_and_why(default_model, capsys):
     assert rows["weights"] > 4 * 134_000_000 and rows["KV cache"] > 0
     assert found["device"]["kind"] in ("cpu", "cuda") and found["device"]["cores"] >= 1
     assert "SmolLM2-135M-Instruct" in found["caches"]
+
+
+def test_doctor_says_where_kernels_are_kept(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path / "home"))
+    _, found = examined(capsys)
+    assert found["caches"]["kernels"] == str(tmp_path / "kernels")
 
 
 def test_doctor_text_is_for_people(default_model, capsys):
@@ -66,10 +75,25 @@ def test_doctor_without_a_cached_model_fetches_nothing(monkeypatch, tmp_path, ca
         (throughput, ["--num-prompts", "3"], "output_tokens_per_s"),
     ],
 )
-def test_offline_benchmarks(default_model, capsys, mode, words, figure):
+def test_offline_benchmarks(default_model, capsys, tmp_path, mode, words, figure):
+    profile = ["--profile", "--profiler-dir", str(tmp_path)]
     mode.run(
-        [*words, "--input-len", "8", "--output-len", "4", "--max-model-len", "128", "--max-num-seqs", "4"]
+        [
+            *words,
+            *profile,
+            "--input-len",
+            "8",
+            "--output-len",
+            "4",
+            "--max-model-len",
+            "128",
+            "--max-num-seqs",
+            "4",
+        ]
     )
     found = json.loads(capsys.readouterr().out)
     assert found[figure] and found["input_len"] == 8 and found["versions"]["torch"]
     assert found["settings"]["max_model_len"] == "128" and "hf_token" not in found["settings"]
+    [trace] = tmp_path.iterdir()
+    assert found["profile"] == str(trace)
+    assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]

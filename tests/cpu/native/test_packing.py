@@ -254,3 +254,17 @@ def test_blocks_need_a_file_that_has_them(files: ModelFiles) -> None:
     with pytest.raises(UserError, match="safetensors") as refused:
         start(files, quantization="gguf")
     assert refused.value.field == "quantization" and ".gguf" in refused.value.hint
+
+
+@pytest.mark.parametrize("asked", ["cpu", "torch_ref"])
+def test_attention_as_asked_runs_on_torch(files: ModelFiles, asked: str) -> None:
+    made, tokens = start(files, attention_backend=asked)
+    assert made["attention"] == Decision("attention", asked, "as asked") and len(tokens) == 8
+    assert made["kernels"].value == "torch" and asked in made["kernels"].why
+
+
+@pytest.mark.parametrize("asked", ["triton", "FLASHINFER"])
+def test_attention_of_gpus_is_refused_with_the_reason(files: ModelFiles, asked: str) -> None:
+    with pytest.raises(UserError, match="not on cpu") as refused:
+        start(files, attention_backend=asked)
+    assert refused.value.field == "attention_backend" and "--attention-backend" in refused.value.hint

@@ -8,7 +8,8 @@ import psutil
 import pytest
 import torch
 
-from octavo.platform import cpu
+from octavo.core.facts import Platform
+from octavo.platform import cpu, cuda
 from octavo.platform.cgroup import Limits, read_limits
 from octavo.platform.detect import default_dtype, detect
 
@@ -89,6 +90,24 @@ def test_no_native_bfloat16(tmp_path: Path) -> None:
     root = tree(tmp_path, {"proc/cpuinfo": "flags : avx2 fma\n"})
     dtype, why = cpu.default_dtype(cpu.cpu_facts(root))
     assert dtype == "float32" and "no native bfloat16" in why
+
+
+@pytest.mark.parametrize(
+    ("feature", "dtype"),
+    [
+        ("sm70", "float16"),
+        ("sm75", "float16"),
+        ("sm80", "bfloat16"),
+        ("sm90", "bfloat16"),
+        ("sm120", "bfloat16"),
+    ],
+)
+def test_a_gpus_dtype_follows_its_capability(feature: str, dtype: str) -> None:
+    gpu = Platform(kind="cuda", name="A GPU", cores=1, memory_total=1, memory_free=1, features=(feature,))
+    assert default_dtype(gpu)[0] == cuda.default_dtype(gpu)[0] == dtype
+    refused = cuda.why_not("bfloat16", gpu)
+    assert refused is None if dtype == "bfloat16" else "8.0" in refused and feature in refused
+    assert cuda.why_not("float16", gpu) is None and cuda.why_not("float32", gpu) is None
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(None, None), (0.1, 1), (1e9, None)])

@@ -65,8 +65,11 @@ def checkpoint_tensors(seed: int = 0, **changes: Any) -> dict[str, torch.Tensor]
     }
 
 
-def whole_logits(model: Model, backend: AttentionBackend, tokens: list[int]) -> np.ndarray:
-    """[len(tokens), vocab]: one row, everything computed in one go, a cache of its own."""
+def whole_logits(
+    model: Model, backend: AttentionBackend, tokens: list[int], last: torch.Tensor | None = None
+) -> np.ndarray:
+    """[len(tokens), vocab]: one row, everything computed in one go, a cache of its own. `last` [m]: of
+    these tokens alone."""
     n, page = len(tokens), 16
     pages = -(-n // page)
     caches = {spec.name: torch.zeros(backend.layout(spec, pages + 1, page)) for spec in model.cache_specs}
@@ -84,6 +87,7 @@ def whole_logits(model: Model, backend: AttentionBackend, tokens: list[int]) -> 
         groups=(inputs,) * groups,
         caches=caches,
         bounds=HostBounds(1, n, n, n),
+        last=last,
     )
     with torch.inference_mode():
         prepare(backend, model.cache_specs, f)

@@ -112,6 +112,23 @@ def test_bench_serve_counts_and_measures(site, load, capsys):
     assert len({tuple(body["prompt"]) for body in bodies}) == 9
 
 
+def test_bench_serve_profiles_other_requests_first(site, capsys):
+    site.pages["/start_profile"] = json.dumps({"status": "recording"}).encode()
+    site.pages["/stop_profile"] = json.dumps({"status": "written", "file": "trace.json.gz"}).encode()
+    serve.run(["--url", site.url, "--num-prompts", "3", "--num-warmups", "0", "--profile"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["profile"] == "trace.json.gz" and found["completed"] == 3
+    asked = [tuple(body["prompt"]) for body in site.posted if body and isinstance(body["prompt"], list)]
+    assert len(asked) == len(set(asked)) == 6
+
+
+def test_bench_serve_says_that_a_server_does_not_profile(site):
+    refused = {"error": {"message": "profiling is off: start the server with --profiler-dir FOLDER"}}
+    site.pages["/start_profile"] = (400, {}, json.dumps(refused).encode())
+    with pytest.raises(UserError, match="--profiler-dir"):
+        serve.run(["--url", site.url, "--num-prompts", "3", "--profile"])
+
+
 def test_bench_serve_reports_failures(site, tmp_path, capsys):
     site.pages["/v1/completions"] = (503, {}, json.dumps({"error": {"message": "full"}}).encode())
     target = tmp_path / "sub" / "out.json"

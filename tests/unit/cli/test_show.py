@@ -12,7 +12,16 @@ import pytest
 
 from octavo.cli import serve, show
 from octavo.config.engine import EngineConfig
-from octavo.core.facts import NO_EFFECT, CacheGroup, CachePlan, Decision, ModelFacts, ModelFiles, Ready
+from octavo.core.facts import (
+    NO_EFFECT,
+    CacheGroup,
+    CachePlan,
+    Decision,
+    MemoryRow,
+    ModelFacts,
+    ModelFiles,
+    Ready,
+)
 from octavo.server.run import Serving
 from tests.unit.web import serving
 
@@ -62,6 +71,21 @@ def test_the_summary_names_what_matters():
                  "32 requests", "512 tokens in a step", "99 requests in the queue", "http://127.0.0.1:8000/v1", "no API key"):  # fmt: skip
         assert word in text
     assert "API key needed" in show.summary(found(keyed=True))
+
+
+def test_the_summary_has_the_memory_plan_row_by_row():
+    rows = (MemoryRow("weights", 3 << 29, "bfloat16"), MemoryRow("KV cache", 101 << 20, "100 blocks"),
+            MemoryRow("total", (3 << 29) + (101 << 20), "of 8.00 GiB allowed"))  # fmt: skip
+    started = msgspec.structs.replace(ready(), memory=rows)
+    told = show.facts(EngineConfig(), FILES, started, "tiny", "http://127.0.0.1:8000", 99)
+    assert told["memory"][0] == {"name": "weights", "bytes": 3 << 29, "note": "bfloat16"}
+    lines = [" ".join(line.split()) for line in show.summary(told).splitlines()]
+    at = lines.index("memory weights 1,536.0 MiB bfloat16")
+    assert lines[at + 1 : at + 3] == [
+        "KV cache 101.0 MiB 100 blocks",
+        "total 1,637.0 MiB of 8.00 GiB allowed",
+    ]
+    assert "memory" not in show.summary(found())
 
 
 def test_tokens_of_mixed_layers():

@@ -100,3 +100,18 @@ def test_every_default_is_within_its_own_limits():
     for _, setting in owners().values():
         assert checked(setting, setting.default) == setting.default
         assert setting.option.help
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("FLASHINFER", "flashinfer"), ("TRITON_ATTN", "triton"), ("Triton", "triton"), ("auto", "auto")],
+)
+def test_attention_backends_by_their_names_here_and_in_vllm(text, value):
+    assert checked(owners()["attention_backend"][1], text) == value
+    assert EngineConfig.from_flat({"attention_backend": text}).model.attention_backend == value
+
+
+@pytest.mark.parametrize("text", ["FLASH_ATTN", "flashinfer2", ""])
+def test_other_attention_backends_are_refused(text):
+    with pytest.raises(UserError, match="one of auto, triton, flashinfer"):
+        EngineConfig.from_flat({"attention_backend": text})

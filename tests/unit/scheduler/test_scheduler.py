@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from octavo.core.errors import UserError
+from octavo.core.events import StepStats
 from octavo.core.facts import CacheGroup
-from octavo.core.messages import EOS, LENGTH, STOP
+from octavo.core.messages import EOS, LENGTH, NO_MEMORY, STOP
 from octavo.core.request import EngineRequest, Finish, Pooling, PositionLogprobs, Sampling
 from tests.unit.scheduler.steps import Driver, request, scheduler
 
@@ -40,6 +41,77 @@ def test_ends_as_the_device_says(code: int, stop: int | None) -> None:
     (delta,) = d.step()
     assert delta.tokens == (5,) and delta.stop_token == stop
     assert delta.finish == (Finish.LENGTH if code == LENGTH else Finish.STOP)
+
+
+def test_a_row_without_memory_ends_alone_and_is_not_to_blame() -> None:
+    d = Driver(scheduler(depth=2))
+    d.scheduler.add(request("a"))
+    d.scheduler.add(request("b"))
+    first, second = d.plan(), d.plan()
+    assert first is not None and second is not None
+    d.say[0] = (), NO_MEMORY
+    lost, going = d.apply(first)
+    if lost.id != "a":
+        lost, going = going, lost
+    assert lost.finish == Finish.ERROR and not lost.refused and "gpu_memory_utilization" in str(lost.error)
+    assert going.id == "b" and going.tokens == (7,)
+    assert [(delta.id, delta.tokens) for delta in d.apply(second)] == [("b", (7,))]
+    d.scheduler.add(request("c"))
+    assert {delta.id for _ in range(2) for delta in d.step()} == {"b", "c"}
+    assert d.plans[-1].release == () and 0 in d.plans[-2].release
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_who_shares_pages_that_were_never_written_ends_too(gone: bool) -> None:
+    """`gone`: the row that was to write them is aborted before its result comes."""
+    d = Driver(scheduler(depth=2, budget=64, rows=8))
+    d.scheduler.add(request("old", prompt=9, first=5000))
+    d.step()
+    d.scheduler.add(request("a", prompt=9, first=9000))
+    d.scheduler.add(request("b", prompt=10, first=9000))
+    d.scheduler.add(request("other", prompt=9, first=7000))
+    first = d.plan()
+    d.scheduler.add(request("c", prompt=12, first=9000))
+    second = d.plan()
+    assert first is not None and second is not None
+    assert [a.start for a in (*first.admit, *second.admit)] == [0, 8, 0, 8]
+    d.say[first.admit[0].slot] = (), NO_MEMORY
+    if gone:
+        d.scheduler.abort(["a"])
+    told = {delta.id: delta for delta in d.apply(first)}
+    assert {id for id, delta in told.items() if delta.finish is Finish.ERROR} == {"b", "c"} | (
+        set() if gone else {"a"}
+    )
+    assert told["other"].tokens == told["old"].tokens == (7,)
+    assert {delta.id for delta in d.apply(second)} == {"old", "other"}
+    d.scheduler.add(request("again", prompt=9, first=9000))
+    plan = d.plan()
+    assert plan is not None and plan.admit[0].start == 0, "the prefix cache has forgotten them"
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_time_of_steps_is_summed_and_a_pause_without_requests_is_not_idle(depth: int) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1
+        return now[0]
+
+    d = Driver(scheduler(depth=depth, clock=clock))
+    brought = StepStats(forward_s=0.25, sample_s=0.125, device_s=2.0, idle_s=8.0)
+    for name in ("a", "b"):  # b comes after a pause: only its second step counts
+        d.scheduler.add(request(name, output=2))
+        first = d.plan()
+        second = d.plan() if depth == 2 else None
+        d.apply(first, stats=brought)
+        second = second or d.plan()
+        assert second is not None
+        d.say[d.slot(name)] = (7,), LENGTH
+        d.apply(second, stats=brought)
+        assert not d.scheduler.busy
+    seen = d.scheduler.stats()
+    assert (seen.steps, seen.forward_s, seen.sample_s, seen.device_s) == (4, 1.0, 0.5, 8.0)
+    assert seen.idle_s == 16.0 and seen.host_s == 8.0
 
 
 def test_the_slot_is_released_with_the_next_plan_and_reused_last() -> None:
