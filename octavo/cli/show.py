@@ -16,7 +16,12 @@ from octavo.core.facts import CachePlan, ModelFiles, Ready
 
 log = logging.getLogger(__name__)
 QUESTION = "What is the capital of France?"
-_CPU_FIELDS = {"weights": "weights", "weight_pages": "pages", "cpu_threads": "threads"}  # decided on a CPU
+_CPU_FIELDS = {
+    "kernels": "kernels",
+    "weights": "weights",
+    "weight_pages": "pages",
+    "cpu_threads": "threads",
+}  # decided on a CPU
 
 
 class Startup:
@@ -82,6 +87,8 @@ def facts(
 ) -> dict[str, Any]:
     """The start's outcome, for people and for JSON logs."""
     made = {decision.field: decision for decision in ready.decisions}
+    if "cpu_threads" not in made:
+        made.pop("kernels", None)  # a GPU's: it has no such choice
     return {
         "model": model,
         "format": files.format,

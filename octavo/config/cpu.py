@@ -16,6 +16,11 @@ class CPUConfig:
         low=1,
         high=1024,
     )
+    cpu_pin: bool = option(
+        False,
+        "keep each of the kernels' threads, but the one that runs Python, on one core; not for two engines "
+        "on the same cores",
+    )
     cpu_level: str | None = option(
         None,
         "instructions the CPU kernels use (portable, avx2, avx512, ...), to compare or to rule out one; "

@@ -53,6 +53,15 @@ def usable_cores(quota: float | None) -> int:
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
+def cores_of(threads: int) -> tuple[int, ...]:
+    """A core for each thread, of those this process may use; none where the system knows no affinity."""
+    try:
+        cores = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return ()
+    return tuple(cores[t % len(cores)] for t in range(threads))
+
+
 def default_dtype(platform: Platform) -> tuple[str, str]:
     """(dtype, why): bfloat16 where the CPU multiplies it natively."""
     for feature in _FAST_BF16:

@@ -5,8 +5,9 @@ Knows the order of questions; the library, the decoder and the backend know the 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,8 +26,10 @@ from octavo.models.registry import MODELS, Survey
 from octavo.nn.protocols import DTYPES, Checkpoint
 from octavo.ops.cpu.find import find_library
 from octavo.ops.cpu.lib import Engine, Library
+from octavo.platform.cpu import cores_of
 from octavo.runner.packing import Packing
 
+_log = logging.getLogger(__name__)
 # Products with a file's own blocks round activations to 8 bits. That costs a small model the most
 # (a near tie between two answers flips) and saves it the least.
 _SMALL = 1 << 30  # bytes of weights in the model's dtype
@@ -97,10 +100,14 @@ def plan_native(
     if asked != "auto":
         why = f"attention_backend {asked} was asked for, which is not the library's"
         return None, (Decision("kernels", "torch", why), *_on_torch(config, why))
-    library = refused(kind, spec, cache, page) or find_library()
+    if shape := refused(kind, spec, cache, page):
+        return None, (Decision("kernels", "torch", f"native: {shape}"), *_on_torch(config, shape))
+    library = find_library()
     if isinstance(library, str):
+        _log.warning("the model runs on torch, several times slower than on native kernels: %s", library)
         return None, (Decision("kernels", "torch", f"native: {library}"), *_on_torch(config, library))
-    engine = _engine(library, threads, config.cpu)
+    pins = cores_of(threads) if config.cpu.cpu_pin else ()
+    engine = _engine(library, threads, config.cpu, pins)
     storage, why = choose_storage(config.model, resolved.dtype, checkpoint.index, needs.weight_bytes)
     needs = needs._replace(weight_bytes=weight_bytes(library, spec, checkpoint.index, storage))
     packing = Packing.of(
@@ -112,6 +119,7 @@ def plan_native(
     asked = "as asked" if config.cpu.cpu_level else "the best this CPU has"
     return plan, (
         Decision("kernels", f"native {engine.level}", asked),
+        *([_pinned(pins)] if config.cpu.cpu_pin else []),
         Decision("weights", _formats(library, spec, checkpoint.index, storage), why),
         packing.expected(),
     )
@@ -145,14 +153,26 @@ def _formats(library: Library, spec: DecoderSpec, index: Mapping[str, TensorInfo
     return ", ".join(format for format, _ in sizes.most_common())
 
 
-def _engine(library: Library, threads: int, config: CPUConfig) -> Engine:
+def _engine(library: Library, threads: int, config: CPUConfig, pins: Sequence[int]) -> Engine:
     if config.cpu_level and config.cpu_level not in library.levels:
         raise UserError(
             f"cpu_level {config.cpu_level!r:.40} is not there on this CPU",
             hint=f"use one of {', '.join(library.levels)}, or leave it out for {library.level}",
             field="cpu_level",
         )
-    return Engine(library, threads, config.cpu_level)
+    return Engine(library, threads, config.cpu_level, pins or None)
+
+
+def _pinned(pins: Sequence[int]) -> Decision:
+    if not pins:
+        return Decision("cpu_pin", NO_EFFECT, "this system does not let a process choose its cores")
+    if len(pins) == 1:
+        return Decision(
+            "cpu_pin", NO_EFFECT, "the only thread runs Python, too, and goes where there is room"
+        )
+    return Decision(
+        "cpu_pin", f"cores {', '.join(map(str, pins[1:]))}", "as asked; the thread that runs Python is free"
+    )
 
 
 def _on_torch(config: EngineConfig, why: str) -> list[Decision]:
@@ -168,4 +188,6 @@ def _on_torch(config: EngineConfig, why: str) -> list[Decision]:
         idle.append(("quantization", f"the file's blocks are widened to the model's dtype: {why}"))
     if config.cpu.cpu_level is not None:
         idle.append(("cpu_level", why))
+    if config.cpu.cpu_pin:
+        idle.append(("cpu_pin", why))
     return [Decision(field, NO_EFFECT, reason) for field, reason in idle]

@@ -104,7 +104,9 @@ def find_compiler(names: Sequence[str] = COMPILERS) -> str:
     """The first that is installed. BuildError where none is."""
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        raise BuildError(f"no C++ compiler was found (looked for {', '.join(names)})")
+        raise BuildError(
+            f"no C++ compiler was found (looked for {', '.join(names)}; on Debian: apt install g++)"
+        )
     return found
 
 

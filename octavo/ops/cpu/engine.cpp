@@ -29,11 +29,18 @@ uint64_t saved_state() {
   return static_cast<uint64_t>(d) << 32 | a;
 }
 
-bool tiles_allowed() {
-#if defined(__linux__) && defined(SYS_arch_prctl)
+// Whether this process may use tiles: the CPU has them, says leaf 7, and the system saves and allows them.
+bool has_tiles(uint32_t leaf7) {
+#if defined(OCT_EMULATED_TILES)  // tests bring their own
+  (void)leaf7;
+  return true;
+#elif defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr uint32_t TILES = 1u << 22 | 1u << 24 | 1u << 25;  // BF16 TILE INT8
+  if ((leaf7 & TILES) != TILES || (saved_state() & 0x60000) != 0x60000) return false;
   constexpr int REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM
   return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 #else
+  (void)leaf7;
   return false;
 #endif
 }
@@ -47,9 +54,7 @@ int find_level() {
   constexpr uint32_t WIDE = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F DQ BW VL
   if ((b7 & WIDE) != WIDE || !(c7 >> 11 & 1) || (saved_state() & 0xe6) != 0xe6) return OCT_AVX2;
   if (!__get_cpuid_count(7, 1, &a71, &b, &c, &d) || !(a71 >> 5 & 1)) return OCT_AVX512;
-  constexpr uint32_t TILES = 1u << 22 | 1u << 24 | 1u << 25;  // BF16 TILE INT8
-  if ((d7 & TILES) != TILES || (saved_state() & 0x60000) != 0x60000 || !tiles_allowed()) return OCT_AVX512_BF16;
-  return OCT_AMX;
+  return has_tiles(d7) ? OCT_AMX : OCT_AVX512_BF16;
 }
 #elif defined(__aarch64__)
 bool has_dot_products() {

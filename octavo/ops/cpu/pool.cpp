@@ -53,6 +53,14 @@ void pin(int32_t cpu) {
 #endif
 }
 
+int this_core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
 }  // namespace
 
 Pool::Pool(int size, const int32_t* cpus) : size_(size), own_(new Own[size]) {
@@ -82,10 +90,20 @@ void Pool::wait_for(std::atomic<uint32_t>& word, uint32_t old, std::atomic<int>&
   sleepers.fetch_sub(1);
 }
 
+// Where other programs are busy, the system may put two of the team on one core: who waits there
+// keeps the one that is waited for from running, so it has to sleep at once.
+bool Pool::shares_core(int thread) const {
+  const int core = own_[thread].core.load(std::memory_order_relaxed);
+  if (core < 0) return false;
+  for (int t = 0; t < size_; t++)
+    if (t != thread && own_[t].core.load(std::memory_order_relaxed) == core) return true;
+  return false;
+}
+
 void Pool::work(int thread) {
   uint32_t seen = 0;
   for (;;) {
-    wait_for(started_, seen, idle_, SPINS_IDLE);
+    wait_for(started_, seen, idle_, shares_core(thread) ? 0 : SPINS_IDLE);
     seen = started_.load(std::memory_order_acquire);
     if (stop_) return;
     job_(context_, thread);
@@ -106,6 +124,7 @@ void Pool::run(Job job, void* context) {
 uint32_t Pool::arrive(int thread) {
   const uint32_t round = round_.load(std::memory_order_acquire);
   own_[thread].next[(round + 1) & 1].store(0, std::memory_order_relaxed);
+  own_[thread].core.store(this_core(), std::memory_order_relaxed);
   if (here_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     here_.store(0, std::memory_order_relaxed);
     next_.store(0, std::memory_order_relaxed);

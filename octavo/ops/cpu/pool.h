@@ -24,14 +24,14 @@ class Pool {
   void run(Job job, void* context);
 
   // Inside a job: waits until every thread is here, then restarts the task counters.
-  void meet(int thread) { wait(arrive(thread)); }
+  void meet(int thread) { wait(thread, arrive(thread)); }
 
   // A meeting in parts, for who has something to do meanwhile: says that this thread is here,
   // whether all are, and waits for them.
   uint32_t arrive(int thread);
   bool met(uint32_t round) const { return round_.load(std::memory_order_acquire) != round; }
-  void wait(uint32_t round) {
-    if (!met(round)) wait_for(round_, round, waiting_, SPINS_MEET);
+  void wait(int thread, uint32_t round) {
+    if (!met(round)) wait_for(round_, round, waiting_, shares_core(thread) ? 0 : SPINS_MEET);
   }
 
   // Inside a job: the number of a task nobody has taken since the last meeting.
@@ -50,12 +50,14 @@ class Pool {
   // One counter for this round and one for the next, which its owner clears before it arrives.
   struct alignas(64) Own {
     std::atomic<int64_t> next[2] = {{0}, {0}};
+    std::atomic<int> core{-1};  // where its owner last arrived; -1: not known
   };
 
   // A wait of about 50 to 100 microseconds.
   static constexpr int SPINS_MEET = 4000;
 
   void work(int thread);
+  bool shares_core(int thread) const;
   void wait_for(std::atomic<uint32_t>& word, uint32_t old, std::atomic<int>& sleepers, int spins);
 
   const int size_;

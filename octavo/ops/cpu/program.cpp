@@ -355,7 +355,7 @@ void walk(void* context, int thread) {
       const uint32_t round = pool.arrive(thread);
       ahead.aim(i + 1);
       while (!pool.met(round) && ahead.some()) {}
-      pool.wait(round);
+      pool.wait(thread, round);
     }
     if (seconds) {
       double t = now();

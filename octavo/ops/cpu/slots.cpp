@@ -8,10 +8,11 @@ namespace {
 
 enum { COLUMNS = 5, RUNNING = 0, EOS = 1, STOP = 2, LENGTH = 3 };
 
-// What the scheduler may not have wrong: a bound below the truth, or a position nobody knows.
+// What the scheduler may not have wrong: a bound below the truth, a position nobody knows, or so
+// many drafts that the token after them has no place.
 bool sound(const OctSlots& s, const int64_t* work, int64_t start, int64_t count, int64_t drafts) {
   if (count == 0) return true;
-  return count > 0 && drafts >= 0 && drafts < count && start >= 0 && start <= work[1] && start + count <= s.width &&
+  return count > 0 && drafts >= 0 && drafts < count && start >= 0 && start <= work[1] && start + count < s.width &&
          start + count - drafts <= s.known[work[0]];
 }
 

@@ -130,7 +130,7 @@ def test_never_reads_pages_of_others(name: str, window: int) -> None:
 
 
 def test_the_choice_says_why_not() -> None:
-    specs = (CacheSpec("a", 1, 8),)
+    specs = (CacheSpec("a", 1, 16),)
     backend, decision = choose_attention(specs, CPU)
     assert (backend.name, decision.value) == ("cpu", "cpu")
     assert choose_attention(specs, GPU)[0].name == "triton"
@@ -176,9 +176,15 @@ def test_flashinfer_says_what_it_cannot() -> None:
         assert "bfloat16 and " in (why_no_flashinfer(GPU, 128, brain, cache) or "")
 
 
+def test_head_sizes_below_a_tile_are_refused() -> None:
+    assert "multiples of 8, 16 to 256" in str(BACKENDS["triton"].supports(CacheSpec("a", 1, 8), GPU))
+
+
 @pytest.mark.usefixtures("installed")
-def test_flashinfer_is_not_the_first_choice_until_measured() -> None:
-    assert choose_attention((CacheSpec("a", 1, 128),), GPU)[0].name == "triton"
+def test_flashinfer_is_chosen_where_it_was_measured_to_be_faster() -> None:
+    half = (torch.bfloat16, torch.bfloat16)
+    assert choose_attention((CacheSpec("a", 1, 128),), GPU, dtypes=half)[0].name == "flashinfer"
+    assert choose_attention((CacheSpec("a", 1, 64),), GPU, dtypes=half)[0].name == "triton"
 
 
 def test_groups_in_the_order_of_the_specs() -> None:

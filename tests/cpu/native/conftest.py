@@ -8,12 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from octavo.config import env
 from octavo.ops.cpu.build import find_compiler
-from octavo.ops.cpu.build import library as build_library
-from octavo.ops.cpu.find import find_library
 from octavo.ops.cpu.lib import Engine, Library
 from tests.cpu.native.remote.calls import RemoteLibrary, compile_server
+from tests.cpu.native.tiles import library_here
 
 _LIBRARY = pytest.StashKey[Library]()
 
@@ -30,14 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def library_of(config: pytest.Config) -> Library:
-    """Of this run: in another process, of other flags, or the one Octavo uses here."""
+    """Of this run: in another process, or in this one, of other flags or not."""
     if _LIBRARY not in config.stash:
         if command := config.getoption("--native-server", ""):
             config.stash[_LIBRARY] = RemoteLibrary(shlex.split(command))
         else:
-            found = find_library()
-            assert isinstance(found, Library), f"no native library: {found}"
-            config.stash[_LIBRARY] = found
+            flags = shlex.split(config.getoption("--native-flags", ""))
+            config.stash[_LIBRARY] = Library(library_here(flags))
     return config.stash[_LIBRARY]
 
 
@@ -46,14 +43,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture in {"engine", "guarded_engine"} & set(metafunc.fixturenames):
         levels = library_of(metafunc.config).levels
         metafunc.parametrize(fixture, levels, indirect=True, scope="session")
-    if "own_engine" in metafunc.fixturenames:
-        metafunc.parametrize("own_engine", _own().levels, indirect=True, scope="session")
-
-
-def _own() -> Library:
-    found = find_library()
-    assert isinstance(found, Library), f"no native library: {found}"
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +51,7 @@ def _same_numbers() -> None:
 
 
 @pytest.fixture(scope="session")
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
-    if flags := request.config.getoption("--native-flags", ""):
-        return Library(build_library(tmp_path_factory.mktemp("native"), extra=flags.split()))
+def library(request: pytest.FixtureRequest) -> Library:
     return library_of(request.config)
 
 
@@ -78,7 +65,7 @@ def guarded(
         yield library  # a sanitizer looks, or it is such a process already
         return
     server = compile_server(find_compiler(), tmp_path_factory.mktemp("guarded"))
-    served = RemoteLibrary([str(server), str(build_library(env.octavo_home() / "native"))])
+    served = RemoteLibrary([str(server), str(library_here())])
     yield served
     served.close()
 
@@ -93,21 +80,5 @@ def guarded_engine(request: pytest.FixtureRequest, guarded: Library) -> Iterator
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest, library: Library) -> Iterator[Engine]:
     made = Engine(library, 2, request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="session")
-def own_library(request: pytest.FixtureRequest) -> Library:
-    """In this process whatever is asked: for calls that a library elsewhere (remote/) does not take."""
-    if request.config.getoption("--native-flags", ""):
-        made: Library = request.getfixturevalue("library")
-        return made
-    return _own()
-
-
-@pytest.fixture(scope="session")
-def own_engine(request: pytest.FixtureRequest, own_library: Library) -> Iterator[Engine]:
-    made = Engine(own_library, 2, request.param)
     yield made
     made.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import pytest
 
 from octavo.ops.cpu import build, find
 from octavo.ops.cpu.lib import LEVELS, Engine, Library, NativeError
+from tests.cpu.native.tiles import library_here
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -62,6 +65,24 @@ def test_an_arm_library_has_its_own_levels(monkeypatch: pytest.MonkeyPatch, tmp_
         line = build.library(tmp_path, machine=machine).read_text()
         assert "neon-rows.o" in line and "neon_dotprod" not in line and "avx" not in line
     assert [level.name for level in build.levels("riscv64")] == ["portable"]
+
+
+_NEEDS = {
+    "portable": set[str](),
+    "avx2": {"avx2", "fma", "f16c"},
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    "avx512_bf16": {"avx512_bf16"},
+    "amx": {"avx512_bf16"},  # where the CPU has no tiles, these tests bring them
+    "neon": {"asimd"},
+    "neon_dotprod": {"asimddp"},
+}  # and what those before need
+
+
+def test_every_level_of_this_cpu_is_there() -> None:
+    """One that the compiler refused is left out without a word, and so would be its tests."""
+    flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
+    known = [level.name for level in build.levels(build.platform.machine())]
+    assert Library(library_here()).levels == tuple(takewhile(lambda name: _NEEDS[name] <= flags, known))
 
 
 def test_levels_of_other_processors_are_refused(library: Library) -> None:

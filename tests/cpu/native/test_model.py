@@ -163,10 +163,11 @@ def test_narrow_storage_stays_close(
 
 @pytest.mark.parametrize("cache", [torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("storage", [Storage(torch.float32), Storage(torch.bfloat16), Storage(int8=True)])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_logits_do_not_depend_on_cut_or_company(
-    storage: Storage, cache: torch.dtype, tmp_path: Path, library: Library, engine: Engine
+    name: str, storage: Storage, cache: torch.dtype, tmp_path: Path, library: Library, engine: Engine
 ) -> None:
-    hf, backend = config("llama", tmp_path), NativeAttention(engine, cache, PAGE)
+    hf, backend = config(name, tmp_path), NativeAttention(engine, cache, PAGE)
     specs = torch_model(hf, TorchRef()).cache_specs
     native = native_model(hf, specs, library, engine, storage, cache)
     ids, pages = [(7 * i) % 300 for i in range(130)], list(range(20, 29))

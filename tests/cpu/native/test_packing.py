@@ -22,7 +22,7 @@ from octavo.core.facts import Decision, ModelFiles
 from octavo.core.messages import Admission, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.ops.cpu.find import find_library
-from octavo.ops.cpu.lib import Engine, Library
+from octavo.ops.cpu.lib import Engine, Library, PackedWeight
 from octavo.platform.cpu import usable_cores
 from octavo.runner import native, packing
 from octavo.runner.runner import Runner
@@ -195,6 +195,29 @@ def test_threads_as_asked(files: ModelFiles, threads: int) -> None:
     assert tokens == start(files)[1], "how work is spread changes no bit"
 
 
+def affinities() -> dict[int, set[int]]:
+    """The cores that each thread of this process may use."""
+    return {int(task): os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_pinned_threads_keep_to_their_cores(files: ModelFiles, threads: int) -> None:
+    before, usable = affinities(), sorted(os.sched_getaffinity(0))
+    pinned: list[set[int]] = []
+
+    def create(library: Library, *args: Any) -> Engine:
+        engine = Engine(library, *args)
+        engine.pack(PackedWeight(library, "F32", 16, 16), torch.zeros(16, 16), 0)  # all threads are there now
+        pinned.extend(cores for task, cores in sorted(affinities().items()) if task not in before)
+        return engine
+
+    with mock.patch.object(native, "Engine", create):
+        made, tokens = start(files, cpu_threads=threads, cpu_pin=True)
+    assert pinned == [{usable[t % len(usable)]} for t in range(1, threads)]
+    assert made["cpu_pin"].idle == (threads == 1) and os.sched_getaffinity(0) == set(usable)
+    assert tokens == start(files)[1]
+
+
 def levels() -> tuple[str, ...]:
     """Of this CPU, whatever library other tests look at."""
     found = find_library()
@@ -214,13 +237,17 @@ def test_a_level_that_is_not_there_names_those_that_are(files: ModelFiles) -> No
     assert refused.value.field == "cpu_level" and all(level in refused.value.hint for level in levels())
 
 
-def test_what_needs_the_library_says_so(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_the_library_says_so(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(native, "find_library", lambda: "no C++ compiler was found")
     with pytest.raises(Unsupported, match=r"needs the native kernels: no C\+\+ compiler") as refused:
         start(files, quantization="int8")
     assert refused.value.field == "quantization" and "leave quantization out" in refused.value.hint
-    made, _ = start(files, cpu_level="avx2")
-    assert made["cpu_level"].idle and "compiler" in made["cpu_level"].why
+    made, _ = start(files, cpu_level="avx2", cpu_pin=True)
+    for field in ("cpu_level", "cpu_pin"):
+        assert made[field].idle and "compiler" in made[field].why
+    assert made["kernels"].value == "torch" and "slower" in caplog.text and "compiler" in caplog.text
 
 
 def test_blocks_need_a_file_that_has_them(files: ModelFiles) -> None:

@@ -129,8 +129,8 @@ def same_step(got: Step, want: Step) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_inputs_and_outcome_are_the_reference_s(own_library, seed):
-    pair = Pair(own_library, seed)
+def test_inputs_and_outcome_are_the_reference_s(guarded, seed):
+    pair = Pair(guarded, seed)
     for _ in range(150):
         pair.step()
     assert pair.ends > 50, "rows came to an end"
@@ -142,8 +142,8 @@ def admitted(library) -> tuple[Slots, NativeInputs]:
     return slots, NativeInputs(slots, GROUPS, NO_CACHES, library)
 
 
-def test_a_plan_that_goes_on_advances_the_table(own_library):
-    slots, turns = admitted(own_library)
+def test_a_plan_that_goes_on_advances_the_table(guarded):
+    slots, turns = admitted(guarded)
     turns.commit(turns.build(StepPlan(id=1, work=pack_work([Work(2, 0, 3, 0, 1)]))), np.array([9]))
     for i in range(3):
         work = pack_work([Work(2, 3, 1, 0, 1)]) if i == 0 else b""
@@ -163,16 +163,17 @@ def test_a_plan_that_goes_on_advances_the_table(own_library):
         Work(2, 0, 3, 3, 1),
         Work(2, 0, -1, 0, 1),
         Work(2, 0, LENGTH * 2, LENGTH * 2 - 3, 1),
+        Work(2, 0, LENGTH + 16, LENGTH + 13, 1),  # all of the slot: the sample would be its neighbour's
     ],
 )
-def test_a_plan_that_cannot_be_is_refused(own_library, work):
-    _, turns = admitted(own_library)
+def test_a_plan_that_cannot_be_is_refused(guarded, work):
+    _, turns = admitted(guarded)
     with pytest.raises(NativeError, match="contradicts"):
         turns.build(StepPlan(id=1, work=pack_work([work])))
 
 
-def test_an_empty_plan_is_legal(own_library):
-    _, turns = admitted(own_library)
+def test_an_empty_plan_is_legal(guarded):
+    _, turns = admitted(guarded)
     step = turns.build(StepPlan(id=1))
     assert step.forward is None
     outcome = turns.commit(step, np.zeros(0, np.int64))

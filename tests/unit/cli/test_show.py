@@ -57,6 +57,14 @@ def test_the_summary_says_how_a_cpu_keeps_weights():
     assert "Q8_0: as asked" in text and "shared: one copy" in text and "threads" not in text
 
 
+def test_the_summary_says_what_a_cpu_computes_with():
+    made = (Decision("kernels", "torch", "native: no C++ compiler was found"),)
+    for threads, shown in (((), False), ((Decision("cpu_threads", "2", "as asked"),), True)):
+        started = msgspec.structs.replace(ready(), decisions=(*made, *threads))
+        text = show.summary(show.facts(EngineConfig(), FILES, started, "tiny", "http://127.0.0.1:8000", 99))
+        assert ("no C++ compiler" in text) == shown
+
+
 def test_the_summary_names_what_matters():
     text = show.summary(found())
     for word in ("tiny", "LlamaForCausalLM", "float32", "torch", "100 blocks = 1,600 tokens", "101 MiB", "2,048 tokens",

@@ -114,7 +114,12 @@ def test_settings_without_effect_are_named(setting, field):
 
 
 def test_settings_of_a_cpu_are_idle_on_a_gpu():
-    for setting in (dict(cpu_threads=2), dict(cpu_level="avx2"), dict(weight_pages="shared")):
+    for setting in (
+        dict(cpu_threads=2),
+        dict(cpu_level="avx2"),
+        dict(cpu_pin=True),
+        dict(weight_pages="shared"),
+    ):
         [field] = setting
         assert decide(platform("cuda"), **setting)[1][field].idle
         assert field not in decide(platform("cuda"))[1] and field not in decide(**setting)[1]

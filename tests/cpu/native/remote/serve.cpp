@@ -20,10 +20,14 @@
 
 namespace {
 
-enum Name { ABI, BEST_LEVEL, HAS_LEVEL, CREATE, DESTROY, PACKED_BYTES, PACK, ROW, RUN };
+// Every function of abi.h, without its oct_.
+#define CALLS(X)                                                                                  \
+  X(abi) X(best_level) X(has_level) X(level_name) X(engine_create) X(engine_destroy)              \
+  X(packed_bytes) X(pack) X(row) X(run) X(begin) X(end) X(sample)
 
 struct Call {
-  int32_t name, regions;
+  char name[32];
+  int64_t regions;
   int64_t args[6];
 };
 
@@ -77,7 +81,7 @@ class Copy {
 
   void guard() const {
     if (mprotect(base_ + size_ - page_, page_, PROT_NONE)) die("mprotect");
-    if (!writes() && mprotect(base_, size_ - page_, PROT_READ)) die("mprotect");
+    if (!writes() && size_ > page_ && mprotect(base_, size_ - page_, PROT_READ)) die("mprotect");
   }
   bool harmed() const {
     for (size_t i = 0; i < before_; i++)
@@ -86,8 +90,8 @@ class Copy {
   }
   void send() const { put(data(), static_cast<size_t>(region_.bytes)); }
   uint8_t* find(uint64_t at) const {
-    bool inside = at >= region_.at && at < region_.at + static_cast<uint64_t>(region_.bytes);
-    return inside ? data() + (at - region_.at) : nullptr;
+    const uint64_t offset = at - region_.at;
+    return offset == 0 || (at > region_.at && offset < static_cast<uint64_t>(region_.bytes)) ? data() + (at - region_.at) : nullptr;
   }
 
  private:
@@ -99,8 +103,8 @@ class Copy {
 // The regions of one call, and the caller's pointers made ours.
 class Memory {
  public:
-  explicit Memory(int32_t count) {
-    for (int32_t i = 0; i < count; i++) {
+  explicit Memory(int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
       Region region;
       get(&region, sizeof region);
       copies_.emplace_back(region);
@@ -115,6 +119,8 @@ class Memory {
   }
   template <class T>
   void move(T*& pointer) const { pointer = at<T>(static_cast<int64_t>(reinterpret_cast<uintptr_t>(pointer))); }
+  template <class... T>
+  void move_all(T*&... pointers) const { (move(pointers), ...); }
 
   OctWeight* weight(int64_t address) {
     OctWeight* w = at<OctWeight>(address);
@@ -145,6 +151,25 @@ class Memory {
     }
     for (int64_t i = 0; i < layers; i++) move(const_cast<void*&>(step->caches[i]));
   }
+  OctSlots* slots(int64_t address) const {
+    OctSlots* s = at<OctSlots>(address);
+    move_all(s->tokens, s->known, s->computed, s->samples, s->done, s->earliest, s->last, s->eos, s->stop, s->pages);
+    return s;
+  }
+  void pages(const OctSlots* s) const {
+    for (OctPages* p = const_cast<OctPages*>(s->pages); p < s->pages + s->groups; p++) move_all(p->table, p->rows, p->places);
+  }
+  OctBegun begun(const OctBegun& theirs) const {
+    OctBegun b = theirs;
+    move_all(b.slot, b.start, b.count, b.drafts, b.logits, b.first, b.sampled, b.row_slot, b.row_position, b.row_known);
+    move_all(b.logits_at, b.ids, b.positions, b.row_start, b.lengths);
+    return b;
+  }
+  OctSample* sample(int64_t address) const {
+    OctSample* s = at<OctSample>(address);
+    move_all(s->logits, s->slots, s->positions, s->temperature, s->gap, s->top_k, s->top_p, s->seed, s->tokens);
+    return s;
+  }
   void guard() const {
     for (const Copy& copy : copies_) copy.guard();
   }
@@ -163,15 +188,9 @@ class Memory {
 };
 
 struct Functions {
-  decltype(&oct_abi) abi;
-  decltype(&oct_best_level) best_level;
-  decltype(&oct_has_level) has_level;
-  decltype(&oct_engine_create) create;
-  decltype(&oct_engine_destroy) destroy;
-  decltype(&oct_packed_bytes) packed_bytes;
-  decltype(&oct_pack) pack;
-  decltype(&oct_row) row;
-  decltype(&oct_run) run;
+#define DECLARED(name) decltype(&oct_##name) name;
+  CALLS(DECLARED)
+#undef DECLARED
 };
 
 template <class F>
@@ -184,31 +203,55 @@ Functions load_all(const char* path) {
   void* library = dlopen(path, RTLD_NOW);
   if (!library) die(dlerror());
   Functions f;
-  load(library, "oct_abi", f.abi);
-  load(library, "oct_best_level", f.best_level);
-  load(library, "oct_has_level", f.has_level);
-  load(library, "oct_engine_create", f.create);
-  load(library, "oct_engine_destroy", f.destroy);
-  load(library, "oct_packed_bytes", f.packed_bytes);
-  load(library, "oct_pack", f.pack);
-  load(library, "oct_row", f.row);
-  load(library, "oct_run", f.run);
+#define LOADED(name) load(library, "oct_" #name, f.name);
+  CALLS(LOADED)
+#undef LOADED
   return f;
 }
 
-int64_t run(const Functions& f, OctEngine* engine, const int64_t* a, Memory& m) {
+// ---- a function each: what it is given, and where that is -----------------------------------
+
+int64_t abi(const Functions& f, const int64_t*, Memory&) { return f.abi(); }
+
+int64_t best_level(const Functions& f, const int64_t*, Memory&) { return f.best_level(); }
+
+int64_t has_level(const Functions& f, const int64_t* a, Memory&) { return f.has_level(static_cast<int32_t>(a[0])); }
+
+int64_t level_name(const Functions& f, const int64_t* a, Memory& m) {
+  const char* name = f.level_name(static_cast<int32_t>(a[0]));
+  if (name) strcpy(m.at<char>(a[1]), name);
+  return name != nullptr;
+}
+
+OctEngine* engine_of(int64_t handle) { return reinterpret_cast<OctEngine*>(static_cast<uintptr_t>(handle)); }
+
+int64_t engine_create(const Functions& f, const int64_t* a, Memory& m) {
+  OctEngine* made = f.engine_create(static_cast<int32_t>(a[0]), static_cast<int32_t>(a[1]), m.at<int32_t>(a[2]));
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(made));
+}
+
+int64_t engine_destroy(const Functions& f, const int64_t* a, Memory&) {
+  f.engine_destroy(engine_of(a[0]));
+  return 0;
+}
+
+int64_t packed_bytes(const Functions& f, const int64_t* a, Memory&) {
+  return f.packed_bytes(static_cast<int32_t>(a[0]), a[1], a[2]);
+}
+
+int64_t run(const Functions& f, const int64_t* a, Memory& m) {
   OctOp* ops = m.at<OctOp>(a[1]);
   const int64_t* widths = m.at<int64_t>(a[3]);
   OctStep* step = m.at<OctStep>(a[4]);
   m.program(ops, a[2], step);
   m.guard();
-  return f.run(engine, ops, a[2], widths, step);
+  return f.run(engine_of(a[0]), ops, a[2], widths, step);
 }
 
-int64_t pack(const Functions& f, OctEngine* engine, const int64_t* a, Memory& m) {
+int64_t pack(const Functions& f, const int64_t* a, Memory& m) {
   OctWeight* w = m.weight(a[1]);
   m.guard();
-  return f.pack(engine, w, m.at<void>(a[2]), m.at<float>(a[3]), a[4], a[5]);
+  return f.pack(engine_of(a[0]), w, m.at<void>(a[2]), m.at<float>(a[3]), a[4], a[5]);
 }
 
 int64_t row(const Functions& f, const int64_t* a, Memory& m) {
@@ -217,21 +260,41 @@ int64_t row(const Functions& f, const int64_t* a, Memory& m) {
   return f.row(w, a[1], m.at<float>(a[2]));
 }
 
+int64_t begin(const Functions& f, const int64_t* a, Memory& m) {
+  OctSlots* s = m.slots(a[0]);
+  OctBegun* theirs = m.at<OctBegun>(a[3]);
+  OctBegun b = m.begun(*theirs);
+  m.pages(s);
+  m.guard();
+  const int64_t result = f.begin(s, m.at<int64_t>(a[1]), a[2], &b);
+  OctBegun back = *theirs;  // with the pointers they know
+  back.room = b.room, back.tokens = b.tokens, back.live = b.live, back.samples = b.samples, back.scored = b.scored;
+  back.width = b.width, back.widest = b.widest, back.longest = b.longest;
+  *theirs = back;
+  return result;
+}
+
+int64_t end(const Functions& f, const int64_t* a, Memory& m) {
+  OctSlots* s = m.slots(a[0]);
+  const OctBegun b = m.begun(*m.at<OctBegun>(a[1]));
+  OctEnded* e = m.at<OctEnded>(a[4]);
+  m.move_all(e->tokens, e->counts, e->finished);
+  m.guard();
+  f.end(s, &b, a[2], m.at<int64_t>(a[3]), e);
+  return 0;
+}
+
+int64_t sample(const Functions& f, const int64_t* a, Memory& m) {
+  OctSample* s = m.sample(a[1]);
+  m.guard();
+  return f.sample(engine_of(a[0]), s);
+}
+
 int64_t call(const Functions& f, const Call& c, Memory& m) {
-  const int64_t* a = c.args;
-  const int32_t first = static_cast<int32_t>(a[0]);
-  OctEngine* engine = reinterpret_cast<OctEngine*>(static_cast<uintptr_t>(a[0]));
-  switch (c.name) {
-    case ABI: return f.abi();
-    case BEST_LEVEL: return f.best_level();
-    case HAS_LEVEL: return f.has_level(first);
-    case CREATE: return static_cast<int64_t>(reinterpret_cast<uintptr_t>(f.create(first, static_cast<int32_t>(a[1]), m.at<int32_t>(a[2]))));
-    case DESTROY: f.destroy(engine); return 0;
-    case PACKED_BYTES: return f.packed_bytes(first, a[1], a[2]);
-    case PACK: return pack(f, engine, a, m);
-    case ROW: return row(f, a, m);
-    case RUN: return run(f, engine, a, m);
-  }
+#define CALLED(known) \
+  if (!strncmp(c.name, #known, sizeof c.name)) return known(f, c.args, m);
+  CALLS(CALLED)
+#undef CALLED
   die("an unknown call");
 }
 
