@@ -47,6 +47,7 @@ class NativeInputs:
             **{name: address(array) for name, array in self._by_row.items()},
         )
         self._ended = native.EndedStruct(counts=address(self._counts), finished=address(self._finished))
+        self._last: tuple[tuple[int, ...], Forward] | None = None  # sizes, views
         self._groups_struct = (native.PagesStruct * max(1, len(groups)))()
         self._view = self._slots_struct()
         self._make_room(rows)
@@ -95,8 +96,17 @@ class NativeInputs:
         return Outcome(tokens, self._counts[:rows], self._finished[:rows])
 
     def _forward(self) -> Forward:
-        b, at = self._begun, self._tensors
+        """The last one again where its views have the same sizes, as in most steps that decode."""
+        b = self._begun
         pages = [-(-b.longest // group.tokens_per_page) for group in self._groups]
+        sizes = (b.tokens, b.live, b.scored, *pages)
+        if self._last is None or self._last[0] != sizes:
+            self._last = sizes, self._views(pages)
+        self._last[1].bounds = HostBounds(b.live, b.tokens, b.widest, b.longest)
+        return self._last[1]
+
+    def _views(self, pages: list[int]) -> Forward:
+        b, at = self._begun, self._tensors
         return Forward(
             tokens=at["ids"][: b.tokens],
             positions=at["positions"][: b.tokens],
@@ -150,4 +160,5 @@ class NativeInputs:
             struct.places = address(places)
         self._tensors = {name: torch.from_numpy(array) for name, array in self._by_token.items()}
         self._place_tensors = [torch.from_numpy(places) for places in self._places]
+        self._last = None
         b.room = tokens

@@ -82,6 +82,8 @@ class Program:
         self._array: Any = None
         self._caches: dict[str, Tensor] | None = None
         self._cache_array: Any = None
+        self._inputs: Inputs | None = None
+        self._last = StepStruct()
         self._layers: list[str] = []
         self._seconds: Any = None
 
@@ -176,16 +178,22 @@ class Program:
 
     def run(self, tokens: int, outside: dict[int, Tensor], f: Inputs | None = None) -> None:
         """One step of `tokens` tokens. `outside` says which buffers are tensors [tokens, width]."""
-        step = StepStruct(tokens=tokens)
+        step = self._step(tokens, f)
         for buffer, tensor in outside.items():
             assert tensor.dtype == torch.float32 and tensor.is_contiguous()
             step.buffers[buffer] = tensor.data_ptr()
-        if f is not None:
-            self._fill(step, f)
         if self._array is None:
             self._array = (OpStruct * len(self._ops))(*self._ops)
         step.seconds = self._seconds
         self._engine.run(self._array, len(self._ops), self._widths, step)
+
+    def _step(self, tokens: int, f: Inputs | None) -> StepStruct:
+        """The last one again where its inputs are the same views, whatever they hold now."""
+        if f is None or f is not self._inputs:
+            self._inputs, self._last = f, StepStruct(tokens=tokens)
+            if f is not None:
+                self._fill(self._last, f)
+        return self._last
 
     def _fill(self, step: StepStruct, f: Inputs) -> None:
         step.rows = f.row_start.shape[0] - 1

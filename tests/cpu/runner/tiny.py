@@ -13,6 +13,7 @@ from octavo.attention.cpu import CPUAttention
 from octavo.core.hf_config import HFConfig
 from octavo.core.messages import Admission, Copy, StepMasks, StepPlan, StepResult, Work, pack_work
 from octavo.core.request import Sampling
+from octavo.models.blocks import Decoder
 from octavo.models.registry import build
 from octavo.nn.attention import prepare
 from octavo.nn.build import Build
@@ -72,7 +73,8 @@ def whole_logits(
     these tokens alone."""
     n, page = len(tokens), 16
     pages = -(-n // page)
-    with torch.inference_mode(), torch.device(model.embed.weight.device):
+    where = model.embed.weight.device if isinstance(model, Decoder) else "cpu"
+    with torch.inference_mode(), torch.device(where):
         caches = {spec.name: torch.zeros(backend.layout(spec, pages + 1, page)) for spec in model.cache_specs}
         inputs = GroupInputs(
             torch.tensor([n], dtype=torch.int32),
