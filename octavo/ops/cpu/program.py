@@ -7,6 +7,7 @@ Knows ops and buffers, no model family. Buffers hold one row of floats a token.
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Sequence
 from ctypes import POINTER, c_int64, c_void_p
 from typing import Any, NamedTuple, Protocol
@@ -82,7 +83,7 @@ class Program:
         self._array: Any = None
         self._caches: dict[str, Tensor] | None = None
         self._cache_array: Any = None
-        self._inputs: Inputs | None = None
+        self._views: tuple[object, ...] = (None,) * 5
         self._last = StepStruct()
         self._layers: list[str] = []
         self._seconds: Any = None
@@ -189,10 +190,12 @@ class Program:
 
     def _step(self, tokens: int, f: Inputs | None) -> StepStruct:
         """The last one again where its inputs are the same views, whatever they hold now."""
-        if f is None or f is not self._inputs:
-            self._inputs, self._last = f, StepStruct(tokens=tokens)
-            if f is not None:
-                self._fill(self._last, f)
+        if f is None:
+            return StepStruct(tokens=tokens)
+        views = (f.tokens, f.positions, f.row_start, f.groups, f.caches)
+        if not all(map(operator.is_, views, self._views)):
+            self._views, self._last = views, StepStruct(tokens=tokens)
+            self._fill(self._last, f)
         return self._last
 
     def _fill(self, step: StepStruct, f: Inputs) -> None:

@@ -12,6 +12,12 @@ _STEPS = 4  # of one program
 
 
 @triton.jit
+def _token(tokens, row, VOCAB: tl.constexpr):
+    """The token of a row; a row without finite logits may have drawn what is none."""
+    return tl.minimum(tl.maximum(tl.load(tokens + row), 0), VOCAB - 1)
+
+
+@triton.jit
 def _look(
     logits, stride, tokens, tops, sums, above, VOCAB: tl.constexpr, PARTS: tl.constexpr, STEPS: tl.constexpr,
     STEP: tl.constexpr,
@@ -20,7 +26,7 @@ def _look(
     token's. Grid (PARTS, rows)."""
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     line = logits + row * stride
-    taken = tl.load(line + tl.load(tokens + row))
+    taken = tl.load(line + _token(tokens, row, VOCAB))
     top = tl.full([STEP], float("-inf"), tl.float32)
     total, more = tl.zeros([STEP], tl.float32), tl.zeros([STEP], tl.int32)
     for step in tl.static_range(STEPS):
@@ -39,8 +45,8 @@ def _look(
 
 @triton.jit
 def _sum_up(
-    logits, stride, tokens, tops, sums, above, norms, logprobs, ranks, PARTS: tl.constexpr,
-    PARTS_UP: tl.constexpr,
+    logits, stride, tokens, tops, sums, above, norms, logprobs, ranks, VOCAB: tl.constexpr,
+    PARTS: tl.constexpr, PARTS_UP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     part = tl.arange(0, PARTS_UP)
@@ -50,7 +56,7 @@ def _sum_up(
     total = tl.sum(tl.load(sums + at, mask=real, other=0.0) * tl.exp(top - best), 0)
     norm = best + tl.log(total)
     tl.store(norms + row, norm)
-    tl.store(logprobs + row, tl.load(logits + row * stride + tl.load(tokens + row)) - norm)
+    tl.store(logprobs + row, tl.load(logits + row * stride + _token(tokens, row, VOCAB)) - norm)
     tl.store(ranks + row, 1 + tl.sum(tl.load(above + at, mask=real, other=0), 0))
 
 
@@ -76,6 +82,6 @@ def taken(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )  # fmt: skip
     _sum_up[(rows,)](
         logits, stride, tokens, tops, sums, above, norms, logprobs, ranks,
-        PARTS=parts, PARTS_UP=triton.next_power_of_2(parts), num_warps=1,
+        VOCAB=vocab, PARTS=parts, PARTS_UP=triton.next_power_of_2(parts), num_warps=1,
     )  # fmt: skip
     return norms, logprobs, ranks
