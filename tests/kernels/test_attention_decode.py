@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from tests.kernels.attention_case import Case
+from tests.kernels.attention_case import SHAPES, Case
 
 
 def run(case: Case, programs: int, **config):
@@ -75,23 +74,6 @@ def test_decode(device, rows, programs, fused):
 @pytest.mark.parametrize(("aim", "least"), [(1, 1), (7, 1), (40, 3)])
 def test_few_rows(device, rows, aim, least):
     run_few(Case(rows, device=device), aim, least=least)
-
-
-SHAPES = [
-    {"heads": 2, "kv_heads": 2},
-    {"heads": 6, "kv_heads": 2, "d": 80},
-    {"heads": 5, "kv_heads": 1, "d": 96},
-    {"heads": 4, "kv_heads": 1, "d": 112, "page": 32},
-    {"heads": 72, "kv_heads": 1, "d": 64},
-    {"heads": 4, "kv_heads": 4, "d": 256, "page": 64},
-    {"window": 20},
-    {"window": 1},
-    {"window": 33, "softcap": 5.0},
-    {"softcap": 0.5},
-    {"dtype": torch.bfloat16},
-    {"dtype": torch.float16, "heads": 8},
-    {"dtype": torch.bfloat16, "cache_dtype": torch.float8_e4m3fn, "k_scale": 0.5, "v_scale": 2.0},
-]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

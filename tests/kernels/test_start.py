@@ -7,6 +7,7 @@ import dataclasses
 import json
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,14 +107,8 @@ def test_a_budget_that_was_asked_for_is_refused_with_one_that_may_fit(
     assert "--max-num-batched-tokens 1000" in refused.value.hint
 
 
-def out_of_memory(*args: Any, **named: Any) -> Any:
-    raise torch.OutOfMemoryError("nothing left")
-
-
-def test_measuring_mends_nothing(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step in pieces would hide that the whole one does not fit."""
-    plan = drawn(files, monkeypatch)
-    device = CudaDevice(
+def small(plan: Drawing) -> CudaDevice:
+    return CudaDevice(
         model(plan),
         plan.backend,
         plan.layout,
@@ -124,6 +119,16 @@ def test_measuring_mends_nothing(files: ModelFiles, monkeypatch: pytest.MonkeyPa
         device=CPU,
         eager=True,
     )
+
+
+def out_of_memory(*args: Any, **named: Any) -> Any:
+    raise torch.OutOfMemoryError("nothing left")
+
+
+def test_measuring_mends_nothing(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step in pieces would hide that the whole one does not fit."""
+    plan = drawn(files, monkeypatch)
+    device = small(plan)
     monkeypatch.setattr(device, "_compute", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError), device.eagerly():
         cuda._largest_step(device, plan, cuda._RARE[0], rows=1, tokens=4)
@@ -170,17 +175,7 @@ def test_a_first_step_that_finds_no_memory_is_a_refusal(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = drawn(files, monkeypatch)
-    device = CudaDevice(
-        model(plan),
-        plan.backend,
-        plan.layout,
-        tiny(plan),
-        rows=4,
-        length=64,
-        budget=16,
-        device=CPU,
-        eager=True,
-    )
+    device = small(plan)
     monkeypatch.setattr(device, "_compute", out_of_memory)
     with pytest.raises(UserError) as refused, needing("the first step", 7, plan.platform):
         starting._warm_up(device, plan)
@@ -194,7 +189,7 @@ def test_a_backend_that_waits_for_the_device_goes_without_graphs(
     assert plan.backend.name == "torch_ref"
     eager, made = cuda._graphs(plan)
     assert eager.resolved.eager and made is not None and "lengths on the host" in made.why
-    captured = plan._replace(backend=object())  # type: ignore[arg-type]
+    captured = plan._replace(backend=SimpleNamespace(captures=lambda bounds: True))  # type: ignore[arg-type]
     assert cuda._graphs(captured) == (captured, None)
     asked = captured._replace(resolved=dataclasses.replace(plan.resolved, eager=True))
     assert cuda._graphs(asked)[1].why == "enforce_eager"

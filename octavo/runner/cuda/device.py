@@ -20,6 +20,7 @@ from octavo.core.messages import StepMasks, StepPlan
 from octavo.nn.attention import prepare
 from octavo.nn.forward import HostBounds, HostRows
 from octavo.nn.protocols import AttentionBackend, Layered
+from octavo.ops.triton.attention_tune import BRIEF, FEW
 from octavo.ops.triton.settle import settle
 from octavo.runner.cache import Caches, Layout
 from octavo.runner.cuda.graphs import Graphs, buckets, kinds, most_graphs
@@ -34,7 +35,6 @@ from octavo.sampling.device.sampler import DeviceSampler
 
 _LAUNCHES_S = 0.01  # what launching a step kernel by kernel takes the host, about
 _RATE = 3e14  # operations a second of a large product, about
-_BRIEF, _BRIEF_ROWS = 1024, 16  # tokens of context, rows: small steps have graphs of their own
 _SHARED = 512  # tokens that all rows must have in common before they are read once for all
 
 
@@ -171,13 +171,14 @@ class CudaDevice:
             self._hidden = self._compute(bounds, 0, whole, self._seen(step))
 
     def _any_of_its_size(self, step: Rows) -> HostBounds:
-        """Bounds that hold for whatever step is padded to the same size and of the same kind."""
+        """Bounds that hold for whatever step is padded to the same size and of the same kind; small ones of
+        brief contexts have kernels of their own."""
         tokens, rows = step.padded
         length = self._state.length
-        brief = step.decode and rows <= _BRIEF_ROWS and step.bounds.max_context <= _BRIEF
+        brief = step.decode and rows <= FEW and step.bounds.max_context <= BRIEF
         return step.bounds._replace(
             rows=rows, tokens=tokens, max_query=1 if step.decode else tokens,
-            max_context=min(_BRIEF, length) if brief else length, shared=self._shared and length,
+            max_context=min(BRIEF, length) if brief else length, shared=self._shared and length,
         )  # fmt: skip
 
     def _launch_pieces(self, step: Rows, whole: bool) -> None:
@@ -326,8 +327,8 @@ class CudaDevice:
         """Of all steps of so many rows that decode, but for those that share a prefix."""
         longest = self._bounds(rows, rows)
         yield longest
-        if rows <= _BRIEF_ROWS and longest.max_context > _BRIEF:
-            yield longest._replace(max_context=_BRIEF)
+        if rows <= FEW and longest.max_context > BRIEF:
+            yield longest._replace(max_context=BRIEF)
 
     def _bounds(self, rows: int, tokens: int) -> HostBounds:
         longest = 1 if rows == tokens else tokens

@@ -11,12 +11,12 @@ import os
 
 import torch
 
-from octavo.attention.torch_ref import TorchRef
 from octavo.core.errors import UserError
 from octavo.core.facts import Decision, MemoryRow
 from octavo.core.messages import Admission, StepPlan, Work, pack_work
 from octavo.core.request import Sampling
 from octavo.core.runner import Progress
+from octavo.nn.forward import HostBounds
 from octavo.nn.protocols import DTYPES, Layered
 from octavo.ops.triton import attach, matmul
 from octavo.ops.triton.rehearse import Rehearsal
@@ -64,9 +64,11 @@ def _graphs(plan: Drawing) -> tuple[Drawing, Decision | None]:
     """Eager where a backend's steps cannot be captured; why there are no graphs, if so."""
     if plan.resolved.eager:
         return plan, Decision("graphs", "none", "enforce_eager")
-    if not isinstance(plan.backend, TorchRef):
+    if plan.backend.captures(HostBounds(1, 1, 1, 1)):
         return plan, None
-    waits = "attention by torch_ref reads every step's lengths on the host, which no graph can hold"
+    waits = (
+        f"attention by {plan.backend.name} reads every step's lengths on the host, which no graph can hold"
+    )
     eager = plan._replace(resolved=dataclasses.replace(plan.resolved, eager=True))
     return eager, Decision("graphs", "none", waits)
 
