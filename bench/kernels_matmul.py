@@ -9,6 +9,7 @@ candidates from what fits shared memory; the winners belong into octavo/ops/trit
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Iterable
@@ -25,11 +26,24 @@ from octavo.ops.quant import project_eight
 from octavo.ops.triton import matmul
 from octavo.ops.triton.activation import gated
 from octavo.ops.triton.matmul import Terms, multiply
-from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of
+from octavo.ops.triton.matmul_cut import (
+    MOST_FEW,
+    Dot,
+    Few,
+    Vec,
+    choose_cut,
+    cut_few,
+    pad_rows,
+    programs_of,
+    sharers_of,
+)
 from octavo.ops.triton.quant import quantise
 
 RATE = 3.05e6  # bytes a microsecond that an H100 reads
 SHARED = 220 << 10  # bytes of shared memory a processor has for tiles
+
+
+Cut = Vec | Few | Dot
 
 
 class Shape(NamedTuple):
@@ -64,7 +78,7 @@ class Job(NamedTuple):
     shape: Shape
     m: int
     eight: bool
-    cut: Vec | Dot
+    cut: Cut
 
 
 def weights_of(s: Shape, eight: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -131,6 +145,17 @@ def vec_candidates(s: Shape, size: int) -> list[Vec]:
     return found
 
 
+def few_candidates(s: Shape) -> list[Few]:
+    halves = 2 if s.act else 1
+    cuts = itertools.product((16, 32), (64, 128, 256), (2, 4, 8, 16))
+    return [
+        Few(tile, depth, warps)
+        for tile, depth, warps in cuts
+        if tile * depth * halves <= 8192 and 8192 <= tile * depth * halves * warps <= 65536
+        and warps * depth <= max(s.k, 512)
+    ]  # fmt: skip
+
+
 def dot_candidates(s: Shape, m: int, size: int) -> list[Dot]:
     halves, rows = (2 if s.act else 1), pad_rows(m)
     found = []
@@ -158,9 +183,9 @@ def lean(cut: Dot, s: Shape, rows: int, size: int) -> bool:
     return cut.tile * rows * sharers // threads <= 256 and widened <= 256
 
 
-def neighbours(cut: Vec | Dot) -> list[Vec | Dot]:
+def neighbours(cut: Cut) -> list[Cut]:
     """What the second round tries around a good cut."""
-    if isinstance(cut, Vec):
+    if not isinstance(cut, Dot):
         return []
     changes: list[dict[str, Any]] = [{"ahead": a} for a in (0, 1, 4, 8)]
     changes += [{"warps": 12 - cut.warps}] if cut.tile >= 64 else []
@@ -170,7 +195,7 @@ def neighbours(cut: Vec | Dot) -> list[Vec | Dot]:
     return [cut._replace(**c) for c in changes]
 
 
-def time_jobs(s: Shape, m: int, eight: bool, cuts: list[Vec | Dot]) -> list[tuple[float, float, Vec | Dot]]:
+def time_jobs(s: Shape, m: int, eight: bool, cuts: list[Cut]) -> list[tuple[float, float, Cut]]:
     """(microseconds, error, cut), fastest first; cuts that do not fit the device are left out."""
     eight = eight_of(s, eight)
     weight, scale = weights_of(s, eight)
@@ -203,17 +228,19 @@ def floor_of(s: Shape, size: int) -> float:
     return s.n * s.k * size * (2 if s.act else 1) / RATE
 
 
-def candidates(s: Shape, m: int, size: int) -> list[Vec | Dot]:
-    if m > 1:
-        return list(dot_candidates(s, m, size))
-    return list(vec_candidates(s, size))
+def candidates(s: Shape, m: int, size: int) -> list[Cut]:
+    if m == 1:
+        return list(vec_candidates(s, size))
+    if m <= MOST_FEW and size == 2:
+        return [*few_candidates(s), *dot_candidates(s, m, size)]
+    return list(dot_candidates(s, m, size))
 
 
 def search(shapes: list[Shape], rows: list[int], eight: bool) -> None:
     began = time.perf_counter()
     size = {s: 1 if eight_of(s, eight) else 2 for s in shapes}
     plans = {(s, m): candidates(s, m, size[s]) for s in shapes for m in rows}
-    results: dict[tuple[Shape, int], list[tuple[float, float, Vec | Dot]]] = {cell: [] for cell in plans}
+    results: dict[tuple[Shape, int], list[tuple[float, float, Cut]]] = {cell: [] for cell in plans}
     for turn in ("first", "second"):
         jobs = unlike(Job(s, m, size[s] == 1, c) for (s, m), cuts in plans.items() for c in cuts)
         compile_all(compile_job, jobs)
@@ -233,11 +260,13 @@ def search(shapes: list[Shape], rows: list[int], eight: bool) -> None:
     print(f"done in {time.perf_counter() - began:.0f} s")
 
 
-def report(s: Shape, m: int, size: int, found: list[tuple[float, float, Vec | Dot]]) -> dict[str, Any]:
+def report(s: Shape, m: int, size: int, found: list[tuple[float, float, Cut]]) -> dict[str, Any]:
     """Prints a line of the table."""
     floor, library = floor_of(s, size), cublas(s, m)
     dtype = torch.float8_e4m3fn if size == 1 else torch.bfloat16
-    chosen = choose_cut(m, s.n, s.k, dtype, s.act is not None, size == 1 and m > 1)
+    chosen: Cut = choose_cut(m, s.n, s.k, dtype, s.act is not None, size == 1 and m > 1)
+    if 1 < m <= MOST_FEW and size == 2:
+        chosen = cut_few(m, s.n, s.k, s.act is not None)
     now = next((f[0] for f in found if f[2] == chosen), 0.0)
     wrong = [f for f in found if f[1] > 1e-2]
     best = "".join(f" | {f[0]:.1f} {brief(f[2])}" for f in found[:3])
@@ -257,11 +286,15 @@ def _variant(j: Job) -> tuple[Any, ...]:
     s, cut = j.shape, j.cut
     if isinstance(cut, Vec):
         return (s.act, s.norm, j.eight, cut, s.k % cut.columns == 0)
+    if isinstance(cut, Few):
+        return (s.act, j.m <= 8, cut, s.k % (cut.depth * cut.warps) == 0)
     sharers = sharers_of(cut, s.n, s.k, programs_of(cut, s.n, s.k, 132))
     return (s.act, j.eight, pad_rows(j.m), cut._replace(fill=0), sharers, s.k % cut.depth == 0, j.m % 16 == 0)
 
 
-def brief(cut: Vec | Dot) -> str:
+def brief(cut: Cut) -> str:
+    if isinstance(cut, Few):
+        return f"F{cut.tile}x{cut.depth}w{cut.warps}"
     if isinstance(cut, Vec):
         return f"V{cut.rows}x{cut.columns}w{cut.warps}"
     return f"D{cut.tile}x{cut.depth}w{cut.warps}s{cut.stages}f{cut.fill}a{cut.ahead}" + (

@@ -8,7 +8,6 @@ the true lengths on the device, so steps can be captured. Loads triton only when
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,12 +61,12 @@ class TritonAttention:
             attention_prefix,
             attention_tune,
             attention_work,
+            launch,
         )
 
         self._decode, self._prefill, self._prefix = attention_decode, attention_prefill, attention_prefix
         self._tune, self._work, self._direct = attention_tune, attention_work, attention_direct
-        self._gather, self._entry = attention_gather, attention_entry
-        self._fresh: ModuleType | None = None  # loaded when needed
+        self._gather, self._entry, self._launch = attention_gather, attention_entry, launch
         self._rows = 0
         # never freed while the backend lives: captured graphs hold the addresses
         self._spaces: dict[tuple[int, ...], Workspace] = {}
@@ -165,13 +164,7 @@ class TritonAttention:
         )
 
     def _can_whole(self, device: torch.device) -> bool:
-        if self._fresh is None:
-            try:
-                from octavo.ops.triton import attention_fresh
-            except (ImportError, AttributeError):  # another release of triton has another gluon
-                return False
-            self._fresh = attention_fresh
-        return bool(self._fresh.usable(device))
+        return bool(self._launch.gluon_known(device))
 
     def run(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, cache: Tensor, meta: TritonMeta, layer: AttnLayer
@@ -197,9 +190,12 @@ class TritonAttention:
         else:
             self._single_tokens(q, keys, values, out, meta, scales)
         whole = meta.fresh is not None
-        if meta.fresh is not None and self._fresh is not None:
-            config, lengths = self._tune.fresh_config(meta.bounds.max_query), meta.inputs.lengths
-            self._fresh.fresh(q, *meta.fresh, out, lengths, meta.row_start, config, scale=layer.scale)
+        if meta.fresh is not None:
+            from octavo.ops.triton.attention_fresh import fresh  # gluon, which other tritons have otherwise
+
+            config = self._tune.fresh_config(meta.bounds.max_query)
+            assert config is not None and meta.row_start is not None
+            fresh(q, *meta.fresh, out, meta.inputs.lengths, meta.row_start, config, scale=layer.scale)
             meta.fresh = None  # memory for what follows
         if meta.bounds.max_query > 1 and (meta.bounds.later or not whole):
             self._long_rows(q, keys, values, out, meta, layer.window, whole, scales)

@@ -28,10 +28,10 @@ def test_keys_are_gathered_in_the_order_of_tokens(device, shape):
 def test_whole_prompts(device, which):
     from bench.attention_candidates import fresh_candidates
     from bench.attention_check import WHOLE, whole_prompts
-    from octavo.ops.triton.attention_fresh import usable
+    from octavo.ops.triton.launch import gluon_known
 
     assert len(WHOLE) == 6
-    if usable(torch.device(device)):
+    if gluon_known(torch.device(device)):
         for config in fresh_candidates():
             error, clean = whole_prompts(which, config)
             assert error <= 1 and clean

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from octavo.ops.triton.launch import gluon_known
 from octavo.ops.triton.matmul import Terms, multiply
-from octavo.ops.triton.matmul_cut import Dot, Vec, cut_dot, pad_rows, programs_of, sharers_of, steps_of
+from octavo.ops.triton.matmul_cut import Dot, Few, Vec, cut_dot, pad_rows, programs_of, sharers_of, steps_of
 
 ROUNDING = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 GATES = {"silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
@@ -44,9 +45,9 @@ def check(m, n, k, dtype, device, cut, *, act=None, norm=False, extra=False, eig
         act=act,
         dtype=out,
     )
-    y = multiply(x, weight, terms, cut)
+    y = torch.full((m, n), float("nan"), dtype=out or dtype, device=device)
+    assert multiply(x, weight, terms, cut, y) is y
     want = expected(x, weight, terms)
-    assert y.shape == want.shape and y.dtype == (out or dtype)
     error = (y.double() - want).abs().max() / want.abs().max()
     assert error < ROUNDING[y.dtype], (float(error), terms)
 
@@ -71,6 +72,21 @@ def test_some_rows(m, engine, device):
         check(m, n, k, torch.bfloat16, device, whole, extra=True)
         check(m, n, k, torch.float16, device, shared)
         check(m, n, k, torch.bfloat16, device, shared, extra=True, out=torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("m", [2, 7, 8, 9, 16])
+@pytest.mark.parametrize("cut", [Few(16, 64, 2), Few(32, 128, 4), Few(16, 256, 8)], ids=str)
+@pytest.mark.parametrize(("n", "k"), [(72, 168), (100, 4096), (48, 1544)])
+def test_weights_in_registers(m, cut, n, k, device):
+    if not gluon_known(torch.device(device)):
+        return
+    for dtype in (torch.bfloat16, torch.float16):
+        check(m, n, k, dtype, device, cut)
+        check(m, n, k, dtype, device, cut, norm=True, extra=True)
+        check(m, n, k, dtype, device, cut, act="silu", norm=True)
+    for act in sorted(GATES):
+        check(m, n, k, torch.bfloat16, device, cut, act=act, extra=True, out=torch.float32)
 
 
 @pytest.mark.parametrize("m", [1, 5, 33])

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import torch
-import triton
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -210,9 +208,3 @@ def fresh(
         HEADS=heads, KV_HEADS=k.shape[1] // d, TILE=config.tile, BLOCK=config.block, D=d,
         num_warps=config.warps,
     )  # fmt: skip
-
-
-def usable(device: torch.device) -> bool:
-    """On Hopper, and with the triton this was written for: gluon changes between releases."""
-    known = triton.__version__.startswith("3.6.")
-    return known and device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9

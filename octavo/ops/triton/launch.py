@@ -33,12 +33,18 @@ def interpreted() -> bool:
 
 def early(x: Tensor) -> bool:
     """Whether kernels on x's device may start before their predecessor ends: Hopper and later."""
-    return x.is_cuda and _hopper(x.device)
+    return x.is_cuda and _capability(x.device) >= 9
 
 
 @cache
-def _hopper(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device)[0] >= 9
+def _capability(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]
+
+
+def gluon_known(device: torch.device) -> bool:
+    """Whether kernels in gluon run on the device: on Hopper, and with the triton they were written for,
+    since gluon changes between releases."""
+    return device.type == "cuda" and triton.__version__.startswith("3.6.") and _capability(device) == 9
 
 
 @triton.jit

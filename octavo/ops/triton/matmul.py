@@ -16,8 +16,19 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from octavo.ops.matmul import head_logits, linear, project
 from octavo.ops.norm import rms_norm
-from octavo.ops.triton.launch import early, interpreted
-from octavo.ops.triton.matmul_cut import Dot, Vec, choose_cut, pad_rows, programs_of, sharers_of, worth
+from octavo.ops.triton.launch import early, gluon_known, interpreted
+from octavo.ops.triton.matmul_cut import (
+    MOST_FEW,
+    Dot,
+    Few,
+    Vec,
+    choose_cut,
+    cut_few,
+    pad_rows,
+    programs_of,
+    sharers_of,
+    worth,
+)
 from octavo.ops.triton.matmul_dot import dot_kernel
 from octavo.ops.triton.matmul_eight import eight_kernel
 from octavo.ops.triton.matmul_vec import vec_kernel
@@ -25,6 +36,7 @@ from octavo.ops.triton.matmul_vec import vec_kernel
 MOST = 64
 _PARTS = 1 << 23  # float32: 32 MiB for shares of tiles
 _TILES = 1 << 16
+_NORMED = 8  # rows up to which a norm within the product costs less than one before it
 _SIXTEEN = (torch.float16, torch.bfloat16)
 
 
@@ -81,7 +93,11 @@ def skinny(x: Tensor, weight: Tensor, gated: bool = False) -> bool:
 
 
 def multiply(
-    x: Tensor, weight: Tensor, terms: Terms = PLAIN, cut: Vec | Dot | None = None, out: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    terms: Terms = PLAIN,
+    cut: Vec | Few | Dot | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """x [m, n_in], weight [n_out, n_in] -> [m, n_out], or half as wide with `terms.act`.
 
@@ -90,14 +106,18 @@ def multiply(
     m, k = x.shape
     n_out = weight.shape[0] // (2 if terms.act else 1)
     y = torch.empty(m, n_out, dtype=terms.dtype or x.dtype, device=x.device) if out is None else out
-    if cut is None:
+    if cut is None and _few(x, weight):
+        cut = cut_few(m, n_out, k, terms.act is not None)
+    elif cut is None:
         cut = choose_cut(m, n_out, k, weight.dtype, terms.act is not None, terms.x_scale is not None)
     if isinstance(cut, Vec) and _in_words(x, weight, terms):
         _launch_eight(x, weight, y, terms, cut)
     elif isinstance(cut, Vec):
         _launch_vec(x, weight, y, terms, cut)
+    elif isinstance(cut, Few):
+        _launch_few(x, weight, y, terms, cut)
     else:
-        assert terms.gain is None, "the norm goes first where there are several rows"
+        assert terms.gain is None, "the norm goes first"
         _launch_dot(x, weight, y, terms, cut)
     return y
 
@@ -128,6 +148,24 @@ def _launch_eight(x: Tensor, weight: Tensor, y: Tensor, t: Terms, cut: Vec) -> N
         None if t.gain is None else t.gain.view(torch.int64), y, n_out, k, t.eps,
         BN=cut.rows, W=columns, ACT=t.act, HALF=x.dtype == torch.float16, EVEN_K=k % columns == 0,
         EARLY=first, REAL=not interpreted(), num_warps=cut.warps, launch_pdl=first,
+    )  # fmt: skip
+
+
+def _few(x: Tensor, weight: Tensor) -> bool:
+    """Whether weights can go straight into registers."""
+    fits = 1 < x.shape[0] <= MOST_FEW and x.dtype in _SIXTEEN and weight.dtype == x.dtype
+    return fits and gluon_known(x.device)
+
+
+def _launch_few(x: Tensor, weight: Tensor, y: Tensor, t: Terms, cut: Few) -> None:
+    from octavo.ops.triton.matmul_few import few_kernel  # other releases of triton have another gluon
+
+    (m, k), n_out = x.shape, y.shape[1]
+    first = early(x)
+    few_kernel[(triton.cdiv(n_out, cut.tile),)](
+        x, weight, t.bias, t.residual, t.gain, y, m, n_out, k, t.eps,
+        M=8 if m <= 8 else 16, BN=cut.tile, BK=cut.depth, ACT=t.act,
+        EVEN_K=k % (cut.depth * cut.warps) == 0, EARLY=first, num_warps=cut.warps, launch_pdl=first,
     )  # fmt: skip
 
 
@@ -190,7 +228,7 @@ def _project(
     eps: float = 0.0,
     act: str | None = None,
 ) -> Tensor:
-    if gain is not None and x.shape[0] > 1:
+    if gain is not None and x.shape[0] > 1 and not (x.shape[0] <= _NORMED and _few(x, weight)):
         x, gain = rms_norm(x, gain, eps), None
     return multiply(x, weight, Terms(None, bias, residual, gain, eps, act))
 

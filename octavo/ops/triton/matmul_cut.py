@@ -18,6 +18,14 @@ class Vec(NamedTuple):
     warps: int
 
 
+class Few(NamedTuple):
+    """Up to 16 rows: a program makes `tile` outputs, each of its warps `depth` inputs at a time."""
+
+    tile: int
+    depth: int
+    warps: int
+
+
 class Dot(NamedTuple):
     """A few rows: tiles of `tile` outputs by `depth` inputs, `stages` of them in flight.
 
@@ -72,6 +80,23 @@ def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool, both
     if both:
         return _both_eight(m, gated)
     return cut_vec(n_out, k, dtype, gated) if m == 1 else cut_dot(m, n_out, k, dtype, gated)
+
+
+MOST_FEW = 16
+
+
+def cut_few(m: int, n_out: int, k: int, gated: bool) -> Few:
+    """For 2 to 16 rows and weights, both of 16 bits."""
+    deep = 256 if m <= 8 else 128
+    if n_out >= _HEAD:
+        return Few(16, deep, 4) if k <= 2048 else Few(16, 128, 8 if m <= 8 else 4)
+    if gated:
+        return Few(16, 128, 4) if k <= 2048 else Few(32, 64, 4)
+    if k > 8192:
+        return Few(16 if m <= 8 else 32, 128, 8)
+    if n_out < k and n_out * k < _LARGE:
+        return Few(16, deep, 8)
+    return Few(16, deep, 4)
 
 
 def worth(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool) -> bool:
