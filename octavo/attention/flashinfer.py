@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from octavo.core.errors import Unsupported
 from octavo.core.facts import Platform
 from octavo.nn.forward import Forward, HostBounds, HostRows
 from octavo.nn.protocols import CacheSpec
+
+if TYPE_CHECKING:
+    from octavo.ops.triton.attention_tune import FlashInferFrom
 
 _HEADS = (64, 128, 256)
 _DTYPES = (torch.bfloat16, torch.float16)
@@ -66,11 +69,14 @@ class FlashInferMeta(TritonMeta):
 
 
 class FlashInferAttention(TritonAttention):
-    """Cache as TritonAttention has it, which is FlashInfer's HND with keys and values apart."""
+    """Cache as TritonAttention has it, which is FlashInfer's HND with keys and values apart.
+
+    `takes`: from which steps on it is worth it, FlashInferFrom() for all; None: as measured on the device.
+    """
 
     name = "flashinfer"
 
-    def __init__(self) -> None:
+    def __init__(self, takes: FlashInferFrom | None = None) -> None:
         super().__init__()
         try:
             from flashinfer import BatchPrefillWithPagedKVCacheWrapper as Wrapper
@@ -83,7 +89,8 @@ class FlashInferAttention(TritonAttention):
         self._wrapper, self._device = Wrapper, torch.device("cpu")
         self._turns: dict[Shape, _Turns] = {}
         self._workspace: Tensor | None = None
-        self._from = self._tune.FlashInferFrom()
+        self._asked = takes
+        self._from = takes or self._tune.FlashInferFrom()
         self.plans = 0  # made so far
 
     @staticmethod
@@ -110,7 +117,7 @@ class FlashInferAttention(TritonAttention):
     def reserve(self, rows: int, device: torch.device) -> None:
         super().reserve(rows, device)
         self._device = device
-        if device.type == "cuda":
+        if device.type == "cuda" and self._asked is None:
             major, minor = torch.cuda.get_device_capability(device)
             self._from = self._tune.FLASHINFER.get(f"sm{major}{minor}", self._from)
 

@@ -23,6 +23,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     cores: int  # that this process may use (affinity and cgroup quota)
     memory_total: int  # of the device; on a CPU the smaller of RAM and cgroup limit
     memory_free: int
+    memory_held: int = 0  # of the device, by what this process computed with before
     features: tuple[str, ...] = ()  # "avx2", "avx512_bf16", "amx_bf16", ...
     devices: int = 1
     torch: str = ""

@@ -29,6 +29,7 @@ def enter(
 ) -> Tensor:
     """qkv [n, (heads + 2 kv_heads) * d], angles [n, 2, 1, <= d] -> q [n, heads, d], normed and turned.
 
+    The angles are those of rope_angles: a kernel may read one half of them, which tells the other.
     k (normed and turned) and v go to k_cache, v_cache [pages, page, kv_heads, d] (any strides) at
     slots [n] int64 = page * page_size + offset, divided by their scales where those are 8-bit.
     """

@@ -19,6 +19,7 @@ def cuda_facts() -> Platform | None:
         cores=torch.cuda.get_device_properties(0).multi_processor_count,
         memory_total=total,
         memory_free=free,
+        memory_held=torch.cuda.memory_allocated(),
         features=(f"sm{major}{minor}",),
         devices=torch.cuda.device_count(),
         torch=str(torch.__version__),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from octavo.attention.flashinfer import FlashInferAttention
+from octavo.ops.triton import attention_tune
 from tests.gpu import test_engine
 from tests.kernels.attention_case import Case
 from tests.kernels.attention_steps import CHUNKS, MIXED, attend, host_of
@@ -28,7 +29,7 @@ CHUNKED = {"attention_backend": "flashinfer", "max_num_batched_tokens": 64}
 @pytest.mark.parametrize(("heads", "kv_heads", "d"), [(8, 2, 64), (8, 8, 64), (32, 8, 128), (7, 1, 128)])
 def test_rows_equal_the_definition(rows, window, heads, kv_heads, d):
     for page in (16, 64):
-        backend = FlashInferAttention()
+        backend = FlashInferAttention(attention_tune.FlashInferFrom())
         backend.reserve(len(rows), torch.device("cuda"))
         case = Case(rows, heads, kv_heads, d, page, torch.bfloat16, window=window, device="cuda", pad=0)
         case.build()
@@ -49,6 +50,7 @@ def test_bfloat16_stays_within_the_bound(name: str, tmp_path: Path, monkeypatch:
         return made
 
     monkeypatch.setattr(FlashInferAttention, "_planned", noted)
+    monkeypatch.setattr(attention_tune, "FLASHINFER", {})  # it takes steps of any size
     monkeypatch.setattr(test_engine.Case, "llm", lambda case, **given: llm(case, **given, **CHUNKED))
     test_engine.test_bfloat16_stays_within_the_bound(name, tmp_path)
     assert sum(planned) > 500, "the prompts went through FlashInfer"

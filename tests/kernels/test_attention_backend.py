@@ -8,9 +8,24 @@ import torch
 from octavo.attention.torch_ref import TorchRef
 from octavo.nn.forward import Forward, GroupInputs, HostBounds
 from octavo.nn.protocols import AttnLayer, CacheSpec, Heads
+from octavo.ops.rope import rope_angles
 from tests.kernels.fresh import number
 
 PAGE, PAGES, SLOTS = 16, 40, 6
+
+
+@pytest.fixture(autouse=True)
+def heads_enter_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the interpreter too, where an op would take its reference."""
+    from octavo.ops.triton.enter import entered
+
+    monkeypatch.setattr("octavo.attention.triton.enter", entered)
+
+
+def turns(n: int, d: int, device: str) -> torch.Tensor:
+    """Angles [n, 2, 1, d] of random positions: their halves belong together, as kernels rely on."""
+    inverse = 10000.0 ** -(torch.arange(0, d, 2) / d)
+    return rope_angles.reference(torch.randint(100_000, (n,)), inverse, 1.0, torch.float32).to(device)
 
 
 class Driven:
@@ -80,7 +95,7 @@ def test_steps_equal_the_oracle(device, window, norm):
     layer = AttnLayer(d**-0.5, window)
     for rows in STEPS:
         qkv = torch.randn(80, (heads + 2 * kv_heads) * d, device=device)
-        angles = torch.randn(80, 2, 1, d, device=device)
+        angles = turns(80, d, device)
         got, want = (each.step(rows, tables, qkv, angles, split, layer, pad=3) for each in driven)
         torch.testing.assert_close(got, want, atol=2e-5, rtol=2e-5)
 
@@ -100,7 +115,7 @@ def test_shared_pages_are_read_once_for_all(device):
     )
     for rows, shared in steps:
         qkv = torch.randn(60, (heads + 2 * kv_heads) * d, device=device)
-        angles = torch.randn(60, 2, 1, d, device=device)
+        angles = turns(60, d, device)
         got, want = (each.step(rows, tables, qkv, angles, split, layer, 2, shared) for each in driven)
         torch.testing.assert_close(got, want, atol=2e-5, rtol=2e-5)
 
@@ -143,7 +158,7 @@ def test_whole_prompts_are_the_same_with_and_without_pages(device):
     slots = tables[rows, at // PAGE].long() * PAGE + at % PAGE
     lengths = torch.tensor(ends, dtype=torch.int32, device=device)
     qkv = torch.randn(n, (heads + 2 * kv_heads) * d, device=device, dtype=torch.bfloat16)
-    angles = torch.randn(n, 2, 1, d, device=device)
+    angles = turns(n, d, device)
     got, same = [], number()
     for fresh in (True, False):
         backend = TritonAttention()

@@ -26,8 +26,11 @@ GPU = Platform(kind="cuda", name="test", cores=1, memory_total=1, memory_free=1,
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch, device: str) -> flashinfer.FlashInferAttention:
+    """Takes steps of any size."""
+    from octavo.ops.triton.attention_tune import FlashInferFrom
+
     monkeypatch.setitem(sys.modules, "flashinfer", flashinfer_double)
-    made = flashinfer.FlashInferAttention()
+    made = flashinfer.FlashInferAttention(FlashInferFrom())
     made.reserve(16, torch.device(device))
     return made
 
@@ -97,10 +100,11 @@ def test_a_compiler_that_fails_is_told(device, backend, monkeypatch):
 
 @pytest.fixture
 def rigs(backend, monkeypatch: pytest.MonkeyPatch) -> flashinfer.FlashInferAttention:
-    """Devices whose rows of several tokens are handed over, in float32 and with heads of 8 too."""
+    """Devices whose rows of several tokens are handed over, in float32 and with heads of 16: a GPU's own
+    kernels take none that are smaller."""
     monkeypatch.setattr(flashinfer, "_DTYPES", (torch.float32,))
-    monkeypatch.setattr(flashinfer, "_HEADS", (8,))
-    monkeypatch.setattr(plain, "rig", lambda *a, **k: cuda_rig(*a, backend=backend, **k))
+    monkeypatch.setattr(flashinfer, "_HEADS", (16,))
+    monkeypatch.setattr(plain, "rig", lambda *a, **k: cuda_rig(*a, backend=backend, head_dim=16, **k))
     return backend
 
 

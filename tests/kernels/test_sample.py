@@ -142,24 +142,41 @@ def stayed(sampler: DeviceSampler, row: int, logits: np.ndarray, temperature: fl
     return np.flatnonzero((keys > edge) | ((keys == edge) & (np.arange(len(keys)) <= last)))
 
 
-def test_a_large_nucleus_is_searched_in_rounds(device, monkeypatch):
+def search(kinds: list[dict[str, Any]], logits: np.ndarray, device: str, monkeypatch) -> None:
+    """Many rounds for rows that are small: the same tokens, out of the same nuclei."""
     for name, value in (("LIST", 16), ("MOST", 8), ("STEP", 256), ("ROUNDS", 2)):
         monkeypatch.setattr(f"octavo.ops.triton.sample.{name}", value)
-    logits = logits_of(len(LARGE), 1000, number(), 1.0)
-    for row, (_, digits) in zip(logits, LARGE, strict=True):
-        row[:] = np.round(row, digits)
-    admissions = requests([kind for kind, _ in LARGE], np.random.default_rng(number()), len(LARGE))
-    sampler = sampler_of(admissions, 1000, device)
+    many, vocab = logits.shape
+    admissions = requests(kinds, np.random.default_rng(number()), many)
+    sampler = sampler_of(admissions, vocab, device)
     rows, reference = rows_of(admissions), Sampler(SLOTS)
     for a in admissions:
         reference.admit(a)
     drawn = draw(sampler, logits, rows.slot, rows.position, "truncated")
     cut = logits.copy()
     assert drawn == reference.sample(cut, rows).tolist()
-    assert sampler._work.state[: len(LARGE)].tolist() == [2] * len(LARGE)  # none was narrow
-    for row in range(len(LARGE)):
+    assert sampler._work.state[:many].tolist() == [2] * many  # none was narrow
+    for row in range(many):
         kept = stayed(sampler, row, logits[row], admissions[row].sampling.temperature)
         assert kept.tolist() == np.flatnonzero(cut[row] > -np.inf).tolist()
+
+
+def test_a_large_nucleus_is_searched_in_rounds(device, monkeypatch):
+    logits = logits_of(len(LARGE), 1000, number(), 1.0)
+    for row, (_, digits) in zip(logits, LARGE, strict=True):
+        row[:] = np.round(row, digits)
+    search([kind for kind, _ in LARGE], logits, device, monkeypatch)
+
+
+@pytest.mark.parametrize("rows", [4, pytest.param(SLOTS, marks=pytest.mark.gpu)])
+def test_an_edge_that_many_tokens_share_is_met_exactly(rows, device, monkeypatch):
+    """A search for it comes down to neighbouring floats: were one a bit off in one place, all would be lost."""
+    rng = np.random.default_rng(number())
+    kinds = [
+        dict(top_k=int(k), temperature=float(t))
+        for k, t in zip(rng.integers(100, 500, rows), rng.uniform(0.3, 2.0, rows), strict=True)
+    ]
+    search(kinds, np.round(logits_of(rows, 1000, number(), 1.0), 1), device, monkeypatch)
 
 
 def kind_of(launch: sample.Launch) -> tuple[Any, ...]:

@@ -1,5 +1,5 @@
 """A GPU's start where memory is short: the budget shrinks, the cache gets fewer pages, or somebody is told
-what would fit. Runs without a GPU; what the device says of itself is made up."""
+what would fit. Runs without a GPU, too; what the device says of itself is made up."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -28,7 +29,7 @@ from octavo.runner.drawing import Drawing
 from tests.cpu.runner.tiny import CONFIG, checkpoint_tensors, tiny_model
 
 GIB = 1 << 30
-CPU = torch.device("cpu")
+WHERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def gpu(feature: str = "sm75") -> Platform:
@@ -62,11 +63,11 @@ def drawn(
 
 
 def model(plan: Drawing) -> Layered:
-    return tiny_model(backend=plan.backend)[0]  # type: ignore[return-value]
+    return tiny_model(backend=plan.backend, device=WHERE)[0]  # type: ignore[return-value]
 
 
 def tiny(plan: Drawing) -> Caches:
-    return Caches(plan.layout, 2, torch.float32, CPU)
+    return Caches(plan.layout, 2, torch.float32, WHERE)
 
 
 def test_the_budget_shrinks_until_the_largest_step_fits(
@@ -89,7 +90,7 @@ def test_the_budget_shrinks_until_the_largest_step_fits(
     monkeypatch.setattr(cuda, "CudaDevice", Watched)
     monkeypatch.setattr(cuda, "_compile", lambda device, plan: None)
     monkeypatch.setattr(cuda, "_peak_of", peak)
-    device, smaller, found = cuda._measured(plan, model(plan), tiny(plan), CPU)
+    device, smaller, found = cuda._measured(plan, model(plan), tiny(plan), WHERE)
     assert (smaller.resolved.budget, found, len(alive)) == (1024, 5, 4) and device is alive[-1]()
     made = [d for d in smaller.decisions if d.field == "max_num_batched_tokens"][-1]
     assert made.value == "1024" and "2048 tokens did not fit" in made.why
@@ -102,7 +103,7 @@ def test_a_budget_that_was_asked_for_is_refused_with_one_that_may_fit(
     monkeypatch.setattr(cuda, "_compile", lambda device, plan: None)
     monkeypatch.setattr(cuda, "_peak_of", out_of_memory)
     with pytest.raises(UserError) as refused:
-        cuda._measured(plan, model(plan), tiny(plan), CPU)
+        cuda._measured(plan, model(plan), tiny(plan), WHERE)
     assert refused.value.field == "max_num_batched_tokens"
     assert "--max-num-batched-tokens 1000" in refused.value.hint
 
@@ -116,7 +117,7 @@ def small(plan: Drawing) -> CudaDevice:
         rows=4,
         length=64,
         budget=16,
-        device=CPU,
+        device=WHERE,
         eager=True,
     )
 
@@ -135,6 +136,19 @@ def test_measuring_mends_nothing(files: ModelFiles, monkeypatch: pytest.MonkeyPa
     device.close()
 
 
+def test_the_table_leaves_out_what_was_there_before(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors of this process among it, such as an earlier engine's scratch memory."""
+    plan = drawn(files, monkeypatch)
+    free, peak = plan.platform.memory_free, 5 << 20
+    plan = plan._replace(platform=msgspec.structs.replace(plan.platform, memory_held=GIB))
+    rows = cuda._measured_rows(plan, peak, free - (100 << 20), GIB + (70 << 20))
+    found = {row.name: row.nbytes for row in rows}
+    assert found["weights"] + found["slots"] == 70 << 20 and found["context"] == 30 << 20
+    assert found["activations"] == peak
+
+
 @pytest.mark.parametrize(("times", "fits"), [(1, True), (10**6, False)])
 def test_a_cache_that_does_not_fit_gets_fewer_pages(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch, times: int, fits: bool
@@ -150,12 +164,12 @@ def test_a_cache_that_does_not_fit_gets_fewer_pages(
 
     monkeypatch.setattr(cuda, "Caches", short)
     if fits:
-        caches, memory = cuda._allocate(plan, plan.memory, torch.float32, CPU)
+        caches, memory = cuda._allocate(plan, plan.memory, torch.float32, WHERE)
         assert memory.pages == plan.memory.pages - plan.memory.pages // 20
         assert all(len(tensor) == memory.pages for tensor in caches.tensors.values())
         return
     with pytest.raises(UserError) as told:
-        cuda._allocate(plan, plan.memory, torch.float32, CPU)
+        cuda._allocate(plan, plan.memory, torch.float32, WHERE)
     assert told.value.field == "gpu_memory_utilization" and "--gpu-memory-utilization" in told.value.hint
     assert min(refused) * 4 >= plan.memory.max_model_len
 

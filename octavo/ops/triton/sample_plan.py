@@ -71,12 +71,16 @@ def begin(plan, top_k, top_p, peak, total, low, high, VOCAB: tl.constexpr):
 @triton.jit
 def pivots_of(low, high, by_id):
     """[PIVOTS] ranks: `low`, then some within. Three of four are evenly spread over values, which is fast
-    for most rows; the others over ranks, so that no row takes long."""
+    for most rows; the others over ranks, so that no row takes long.
+
+    Who weighs and who reads the weights may each compute these, in a layout of its own, and must have the
+    same to the last bit: no product is left for the compiler to fuse into a sum in one place only.
+    """
     i = tl.arange(0, PIVOTS)
     evenly = low + (high - low) * i // PIVOTS
     first, end = float_at(low.to(tl.int32)), float_at((high - 1).to(tl.int32))
     share = (i - i // 4).to(tl.float32) * (4.0 / (3 * PIVOTS))
-    value = key_of(first * (1.0 - share) + end * share).to(tl.int64)
+    value = key_of(tl.fma(end - first, share, first)).to(tl.int64)
     rank = tl.where((i % 4 == 3) | by_id, evenly, value)
     rank = tl.maximum(tl.minimum(rank, high - 1), tl.minimum(low + 1, high - 1))
     return tl.where(i == 0, low, rank)

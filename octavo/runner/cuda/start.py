@@ -173,22 +173,27 @@ def _largest_step(
 
 
 def _plan_cache(plan: Drawing, peak: int) -> MemoryPlan:
-    r, costs = plan.resolved, plan.costs
     free, _ = torch.cuda.mem_get_info()
-    held = torch.cuda.memory_allocated()
+    measured = _measured_rows(plan, peak, free, torch.cuda.memory_allocated())
+    return plan_memory(plan.resolved, plan.costs, plan.platform, measured)
+
+
+def _measured_rows(plan: Drawing, peak: int, free: int, held: int) -> tuple[MemoryRow, ...]:
+    """All but the cache. `held` by tensors, of which those from before the start are not this engine's."""
+    r, costs, platform = plan.resolved, plan.costs, plan.platform
+    ours = max(0, held - platform.memory_held)
     # steps of the whole budget are captured, too: their memory is beside that of eager ones
     most = 0 if r.eager else most_graphs(r.max_num_seqs)
     graphs = 0 if r.eager else _GRAPHS + _GRAPH * most + peak
     slots = State.nbytes(r.max_num_seqs, r.max_model_len, costs.vocab, r.block_size, costs.groups)
-    measured = (
-        MemoryRow("weights", max(0, held - slots), r.dtype),
+    return (
+        MemoryRow("weights", max(0, ours - slots), r.dtype),
         MemoryRow("slots", slots, f"{r.max_num_seqs} rows"),
-        MemoryRow("context", max(0, plan.platform.memory_free - free - held), "CUDA and libraries"),
+        MemoryRow("context", max(0, platform.memory_free - free - ours), "CUDA and libraries"),
         MemoryRow("activations", peak, f"measured with {r.budget} tokens in a step"),
         MemoryRow("graphs", graphs, f"{most} at most"),
         MemoryRow("headroom", _HEADROOM, "fragments, workspaces"),
     )
-    return plan_memory(r, costs, plan.platform, measured)
 
 
 def _allocate(
