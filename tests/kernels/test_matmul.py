@@ -49,7 +49,8 @@ def check(m, n, k, dtype, device, cut, *, act=None, norm=False, extra=False, eig
     assert multiply(x, weight, terms, cut, y) is y
     want = expected(x, weight, terms)
     error = (y.double() - want).abs().max() / want.abs().max()
-    assert error < ROUNDING[y.dtype], (float(error), terms)
+    bound = 1e-5 if isinstance(cut, Few) and y.dtype == torch.float32 else ROUNDING[y.dtype]
+    assert error < bound, (float(error), terms)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

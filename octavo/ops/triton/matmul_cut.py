@@ -87,9 +87,9 @@ MOST_FEW = 16
 
 def cut_few(m: int, n_out: int, k: int, gated: bool) -> Few:
     """For 2 to 16 rows and weights, both of 16 bits."""
-    deep = 256 if m <= 8 else 128
+    deep = 256 if m <= 8 and n_out <= k else 128  # what widens follows a norm: its gain takes registers
     if n_out >= _HEAD:
-        return Few(16, deep, 4) if k <= 2048 else Few(16, 128, 8 if m <= 8 else 4)
+        return Few(16, 128, 8 if k > 2048 and m <= 8 else 4)
     if gated:
         return Few(16, 128, 4) if k <= 2048 else Few(32, 64, 4)
     if k > 8192:
