@@ -42,6 +42,7 @@ class Dot(NamedTuple):
     engine: bool = True
 
 
+MOST_FEW = 16  # rows
 _SHARERS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -80,9 +81,6 @@ def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool, both
     if both:
         return _both_eight(m, gated)
     return cut_vec(n_out, k, dtype, gated) if m == 1 else cut_dot(m, n_out, k, dtype, gated)
-
-
-MOST_FEW = 16
 
 
 def cut_few(m: int, n_out: int, k: int, gated: bool) -> Few:
