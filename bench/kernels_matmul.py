@@ -28,11 +28,11 @@ from octavo.ops.triton.activation import gated
 from octavo.ops.triton.matmul import Terms, multiply
 from octavo.ops.triton.matmul_cut import (
     MOST_FEW,
+    Cut,
     Dot,
     Few,
     Vec,
     choose_cut,
-    cut_few,
     pad_rows,
     programs_of,
     sharers_of,
@@ -41,9 +41,6 @@ from octavo.ops.triton.quant import quantise
 
 RATE = 3.05e6  # bytes a microsecond that an H100 reads
 SHARED = 220 << 10  # bytes of shared memory a processor has for tiles
-
-
-Cut = Vec | Few | Dot
 
 
 class Shape(NamedTuple):
@@ -264,9 +261,8 @@ def report(s: Shape, m: int, size: int, found: list[tuple[float, float, Cut]]) -
     """Prints a line of the table."""
     floor, library = floor_of(s, size), cublas(s, m)
     dtype = torch.float8_e4m3fn if size == 1 else torch.bfloat16
-    chosen: Cut = choose_cut(m, s.n, s.k, dtype, s.act is not None, size == 1 and m > 1)
-    if 1 < m <= MOST_FEW and size == 2:
-        chosen = cut_few(m, s.n, s.k, s.act is not None)
+    few = 1 < m <= MOST_FEW and size == 2
+    chosen = choose_cut(m, s.n, s.k, dtype, s.act is not None, size == 1 and m > 1, few)
     now = next((f[0] for f in found if f[2] == chosen), 0.0)
     wrong = [f for f in found if f[1] > 1e-2]
     best = "".join(f" | {f[0]:.1f} {brief(f[2])}" for f in found[:3])

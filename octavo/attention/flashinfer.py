@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from octavo.attention.triton import TritonAttention, TritonMeta
+from octavo.attention.triton import Reads, TritonAttention, TritonMeta
 from octavo.core.errors import Unsupported
 from octavo.core.facts import Platform
 from octavo.nn.forward import Forward, HostBounds, HostRows
@@ -141,31 +141,22 @@ class FlashInferAttention(TritonAttention):
         assert isinstance(meta, FlashInferMeta)
         meta.host = f.host if self._takes(f.bounds) else None
 
-    def _long_rows(
-        self,
-        q: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        out: Tensor,
-        meta: TritonMeta,
-        window: int,
-        later: bool,
-        scales: dict[str, Any],
-    ) -> None:
+    def _long_rows(self, reads: Reads, meta: TritonMeta, later: bool) -> None:
         assert isinstance(meta, FlashInferMeta)
+        q, keys, scales = reads.q, reads.keys, reads.scales
         heads, d = q.shape[1:]
         page, kv_heads = keys.shape[1:3]
-        shape = Shape(heads, kv_heads, d, page, scales["scale"], scales["softcap"], window, q.dtype)
+        shape = Shape(heads, kv_heads, d, page, scales["scale"], scales["softcap"], reads.window, q.dtype)
         known = q.dtype in _DTYPES and keys.dtype == q.dtype and d in _HEADS
         if known and shape not in self._turns:  # at the start, before any request
             self._turns[shape] = self._make(shape)
         if not known or meta.host is None:
-            super()._long_rows(q, keys, values, out, meta, window, later, scales)
+            super()._long_rows(reads, meta, later)
             return
         if (shape, later) not in meta.planned:
             meta.planned[shape, later] = self._planned(shape, meta, meta.host, later)
         wrapper, tokens, places = meta.planned[shape, later]
-        cache, out = (keys.transpose(1, 2), values.transpose(1, 2)), out.view(-1, heads, d)
+        cache, out = (keys.transpose(1, 2), reads.values.transpose(1, 2)), reads.out.view(-1, heads, d)
         if places is None:
             wrapper.run(q[:tokens], cache, out=out[:tokens], enable_pdl=False)
         else:

@@ -8,7 +8,7 @@ the true lengths on the device, so steps can be captured. Loads triton only when
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,17 @@ class TritonMeta:
     fresh: tuple[Tensor, Tensor] | None = None  # a layer's keys and values, for rows that begin here
     entering: EntryConfig | None = None  # few rows that all decode enter where they attend
     entry: Entry | None = None  # of a layer between the two
+
+
+class Reads(NamedTuple):
+    """What the rows of a step attend with in one layer."""
+
+    q: Tensor  # [n, heads, head_dim]
+    keys: Tensor  # [pages, page, kv_heads, head_dim]
+    values: Tensor
+    out: Tensor  # [n, heads * head_dim]
+    window: int
+    scales: dict[str, Any]  # scale, softcap, k_scale, v_scale
 
 
 class TritonAttention:
@@ -185,10 +196,11 @@ class TritonAttention:
         q = q.contiguous()
         n, heads, d = q.shape
         out = torch.empty((n, heads * d), dtype=q.dtype, device=q.device)
+        reads = Reads(q, keys, values, out, layer.window, scales)
         if meta.direct is not None:
-            self._few_rows(q, keys, values, out, meta, layer.window, scales)
+            self._few_rows(reads, meta)
         else:
-            self._single_tokens(q, keys, values, out, meta, scales)
+            self._single_tokens(reads, meta)
         whole = meta.fresh is not None
         if meta.fresh is not None:
             from octavo.ops.triton.attention_fresh import fresh  # gluon, which other tritons have otherwise
@@ -198,52 +210,42 @@ class TritonAttention:
             fresh(q, *meta.fresh, out, meta.inputs.lengths, meta.row_start, config, scale=layer.scale)
             meta.fresh = None  # memory for what follows
         if meta.bounds.max_query > 1 and (meta.bounds.later or not whole):
-            self._long_rows(q, keys, values, out, meta, layer.window, whole, scales)
+            self._long_rows(reads, meta, whole)
         return out
 
-    def _single_tokens(
-        self, q: Tensor, keys: Tensor, values: Tensor, out: Tensor, meta: TritonMeta, scales: dict[str, Any]
-    ) -> None:
+    def _single_tokens(self, reads: Reads, meta: TritonMeta) -> None:
         """Rows of one token along the work list."""
         assert meta.inputs is not None and meta.config is not None and meta.items is not None
         assert meta.row_start is not None and meta.owners is not None
+        q = reads.q
         self._decode.decode(
             q,
-            keys,
-            values,
-            out,
+            reads.keys,
+            reads.values,
+            reads.out,
             meta.inputs.tables,
             meta.row_start,
             meta.items,
             self._space(meta.programs, meta.owners.shape[0], q.shape[1], q.shape[2], q.device),
             meta.config,
             programs=meta.programs,
-            prefix=self._shared_prefix(q, keys, values, meta, scales),
-            **scales,
+            prefix=self._shared_prefix(reads, meta),
+            **reads.scales,
         )
 
-    def _few_rows(
-        self,
-        q: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        out: Tensor,
-        meta: TritonMeta,
-        window: int,
-        scales: dict[str, Any],
-    ) -> None:
+    def _few_rows(self, reads: Reads, meta: TritonMeta) -> None:
         """The same where rows are so few that every program looks at them all."""
         assert meta.inputs is not None and meta.direct is not None
         assert meta.row_start is not None and meta.owners is not None
-        rows = meta.owners.shape[0]
+        q, rows = reads.q, meta.owners.shape[0]
         programs = self._direct.programs_for(
             meta.direct.per_sm, rows, meta.spec.kv_heads, _processors(q.device)
         )
         self._direct.decode_few(
             q,
-            keys,
-            values,
-            out,
+            reads.keys,
+            reads.values,
+            reads.out,
             meta.inputs.tables,
             meta.owners,
             meta.inputs.lengths,
@@ -251,8 +253,8 @@ class TritonAttention:
             self._space(programs[1], rows, q.shape[1], q.shape[2], q.device),
             meta.direct,
             programs=programs,
-            window=window,
-            **scales,
+            window=reads.window,
+            **reads.scales,
         )
 
     def _enter_few(
@@ -288,43 +290,34 @@ class TritonAttention:
         meta.entry = None
         return out
 
-    def _long_rows(
-        self,
-        q: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        out: Tensor,
-        meta: TritonMeta,
-        window: int,
-        later: bool,
-        scales: dict[str, Any],
-    ) -> None:
+    def _long_rows(self, reads: Reads, meta: TritonMeta, later: bool) -> None:
+        """Rows of several tokens; `later`: only those that began before this step."""
         assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
+        q, keys = reads.q, reads.keys
         n, heads, d = q.shape
         group = heads // meta.spec.kv_heads
         bounds, size = meta.bounds, 4 if q.element_size() == 4 else keys.element_size()
         self._prefill.prefill(
             q,
             keys,
-            values,
-            out,
+            reads.values,
+            reads.out,
             meta.inputs.tables,
             meta.owners,
             meta.inputs.lengths,
             meta.row_start,
             self._tune.prefill_config(n, bounds.max_context, _padded(d), group, size),
             tokens=n,
-            window=window,
+            window=reads.window,
             later=later,
-            **scales,
+            **reads.scales,
         )
 
-    def _shared_prefix(
-        self, q: Tensor, keys: Tensor, values: Tensor, meta: TritonMeta, scales: dict[str, Any]
-    ) -> Prefix | None:
+    def _shared_prefix(self, reads: Reads, meta: TritonMeta) -> Prefix | None:
         if meta.shared is None:
             return None
         assert meta.inputs is not None and meta.owners is not None and meta.row_start is not None
+        q = reads.q
         heads, d = q.shape[1:]
         kv_heads = meta.spec.kv_heads
         config = self._tune.prefix_config(
@@ -336,7 +329,15 @@ class TritonAttention:
             _processors(q.device),
         )
         return self._prefix.shared_prefix(
-            q, keys, values, meta.inputs.tables, meta.owners, meta.row_start, meta.shared, config, **scales
+            q,
+            reads.keys,
+            reads.values,
+            meta.inputs.tables,
+            meta.owners,
+            meta.row_start,
+            meta.shared,
+            config,
+            **reads.scales,
         )
 
     def _space(self, programs: int, rows: int, heads: int, d: int, device: torch.device) -> Workspace:

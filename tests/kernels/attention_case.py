@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 FP8 = torch.float8_e4m3fn
-# of rows that decode
 SHAPES = [
     {"heads": 2, "kv_heads": 2},
     {"heads": 6, "kv_heads": 2, "d": 80},
     {"heads": 5, "kv_heads": 1, "d": 96},
     {"heads": 4, "kv_heads": 1, "d": 112, "page": 32},
-    {"heads": 72, "kv_heads": 1, "d": 64},
     {"heads": 4, "kv_heads": 4, "d": 256, "page": 64},
     {"window": 20},
     {"window": 1},
@@ -25,6 +23,7 @@ SHAPES = [
     {"dtype": torch.float16, "heads": 8},
     {"dtype": torch.bfloat16, "cache_dtype": FP8, "k_scale": 0.5, "v_scale": 2.0},
 ]
+DECODED = [*SHAPES, {"heads": 72, "kv_heads": 1, "d": 64}]  # for rows of one token
 
 
 @dataclass

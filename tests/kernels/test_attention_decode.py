@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernels.attention_case import SHAPES, Case
+from tests.kernels.attention_case import DECODED, Case
 
 
 def run(case: Case, programs: int, **config):
@@ -76,11 +76,11 @@ def test_few_rows(device, rows, aim, least):
     run_few(Case(rows, device=device), aim, least=least)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", DECODED, ids=str)
 def test_decode_options(device, shape):
     run(Case(ROWS["mixed lengths"], device=device, **shape), 3)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", DECODED, ids=str)
 def test_few_rows_with_options(device, shape):
     run_few(Case(ROWS["mixed lengths"], device=device, **shape), 5)

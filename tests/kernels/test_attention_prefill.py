@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from tests.kernels.attention_case import Case
+from tests.kernels.attention_case import SHAPES, Case
 
 
 def run(case: Case, later: bool = False, **config) -> None:
@@ -41,24 +40,7 @@ def test_whole_prompts_can_be_left_to_another_kernel(device, rows):
     run(Case(ROWS[rows], device=device), later=True)
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        {"heads": 2, "kv_heads": 2},
-        {"heads": 6, "kv_heads": 2, "d": 80},
-        {"heads": 5, "kv_heads": 1, "d": 96},
-        {"heads": 4, "kv_heads": 1, "d": 112, "page": 32},
-        {"heads": 4, "kv_heads": 4, "d": 256, "page": 64},
-        {"window": 20},
-        {"window": 1},
-        {"window": 33, "softcap": 5.0},
-        {"softcap": 0.5},
-        {"dtype": torch.bfloat16},
-        {"dtype": torch.float16, "heads": 8},
-        {"dtype": torch.bfloat16, "cache_dtype": torch.float8_e4m3fn, "k_scale": 0.5, "v_scale": 2.0},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_prefill_options(device, shape):
     run(Case(ROWS["chunks"], device=device, **shape))
 

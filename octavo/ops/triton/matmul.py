@@ -19,11 +19,11 @@ from octavo.ops.norm import rms_norm
 from octavo.ops.triton.launch import early, gluon_known, interpreted
 from octavo.ops.triton.matmul_cut import (
     MOST_FEW,
+    Cut,
     Dot,
     Few,
     Vec,
     choose_cut,
-    cut_few,
     pad_rows,
     programs_of,
     sharers_of,
@@ -96,20 +96,22 @@ def multiply(
     x: Tensor,
     weight: Tensor,
     terms: Terms = PLAIN,
-    cut: Vec | Few | Dot | None = None,
+    cut: Cut | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """x [m, n_in], weight [n_out, n_in] -> [m, n_out], or half as wide with `terms.act`.
 
-    `out`, where given, is contiguous.
+    `out`, where given, is contiguous. A norm goes first where it would cost more within; a given `cut` has
+    it within.
     """
     m, k = x.shape
     n_out = weight.shape[0] // (2 if terms.act else 1)
     y = torch.empty(m, n_out, dtype=terms.dtype or x.dtype, device=x.device) if out is None else out
-    if cut is None and _few(x, weight):
-        cut = cut_few(m, n_out, k, terms.act is not None)
-    elif cut is None:
-        cut = choose_cut(m, n_out, k, weight.dtype, terms.act is not None, terms.x_scale is not None)
+    if cut is None:
+        few = _few(x, weight)
+        cut = choose_cut(m, n_out, k, weight.dtype, terms.act is not None, terms.x_scale is not None, few)
+        if terms.gain is not None and m > (_NORMED if few else 1):
+            x, terms = rms_norm(x, terms.gain, terms.eps), terms._replace(gain=None)
     if isinstance(cut, Vec) and _in_words(x, weight, terms):
         _launch_eight(x, weight, y, terms, cut)
     elif isinstance(cut, Vec):
@@ -117,7 +119,7 @@ def multiply(
     elif isinstance(cut, Few):
         _launch_few(x, weight, y, terms, cut)
     else:
-        assert terms.gain is None, "the norm goes first"
+        assert terms.gain is None, "the norm goes first where there are several rows"
         _launch_dot(x, weight, y, terms, cut)
     return y
 
@@ -228,8 +230,6 @@ def _project(
     eps: float = 0.0,
     act: str | None = None,
 ) -> Tensor:
-    if gain is not None and x.shape[0] > 1 and not (x.shape[0] <= _NORMED and _few(x, weight)):
-        x, gain = rms_norm(x, gain, eps), None
     return multiply(x, weight, Terms(None, bias, residual, gain, eps, act))
 
 

@@ -76,8 +76,16 @@ def sharers_of(cut: Dot, n_out: int, k: int, programs: int) -> int:
     return next(s for s in _SHARERS if s >= min(exact, steps))
 
 
-def choose_cut(m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool, both: bool = False) -> Vec | Dot:
-    """For m rows and weights of that dtype; `both`: the rows have 8 bits, too."""
+Cut = Vec | Few | Dot
+
+
+def choose_cut(
+    m: int, n_out: int, k: int, dtype: torch.dtype, gated: bool, both: bool = False, few: bool = False
+) -> Cut:
+    """For m rows and weights of that dtype. `both`: the rows have 8 bits, too; `few`: the weights can go
+    straight into registers."""
+    if few:
+        return cut_few(m, n_out, k, gated)
     if both:
         return _both_eight(m, gated)
     return cut_vec(n_out, k, dtype, gated) if m == 1 else cut_dot(m, n_out, k, dtype, gated)

@@ -13,7 +13,6 @@ import triton.language as tl
 from torch import Tensor
 
 from octavo.ops.activation import GATES
-from octavo.ops.norm import rms_norm
 from octavo.ops.quant import EIGHT, project_eight
 from octavo.ops.triton.launch import activate, early, start_next, wait
 from octavo.ops.triton.matmul import Terms, multiply, skinny
@@ -115,6 +114,4 @@ def streaming(
         rows, row_scale = quantise(x, gain, eps)
         terms = Terms(scale, bias, residual, act=act, dtype=x.dtype, x_scale=row_scale)
         return multiply(rows, weight, terms)
-    if gain is not None and x.shape[0] > 1:
-        x, gain = rms_norm(x, gain, eps), None
     return multiply(x, weight, Terms(scale, bias, residual, gain, eps, act))

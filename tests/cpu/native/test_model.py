@@ -199,6 +199,6 @@ def test_refusals_say_why(tmp_path: Path) -> None:
 
     class Odd(kind):  # type: ignore[misc, valid-type]
         def forward(self, f: Forward) -> Tensor:
-            raise NotImplementedError
+            return super().forward(f)
 
     assert "own way" in (refused(Odd, spec, torch.float32, 16) or "")
