@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from octavo.ops.cuda import matmul as hopper
+from octavo.ops.matmul import linear, project
 from octavo.ops.triton import activation, enter, matmul, norm, quant, rope
 
 __all__ = ["activation", "enter", "matmul", "norm", "quant", "rope"]
+
+# after those of the modules above, so tried before them
+linear.kernel("cuda", when=hopper.takes_linear)(hopper.linear)
+project.kernel("cuda", when=hopper.takes_project)(hopper.project)

@@ -16,6 +16,9 @@ from typing import Any
 import torch
 import triton
 
+from octavo.ops.cuda import program
+from octavo.ops.cuda.program import Program
+
 _log = logging.getLogger(__name__)
 _LOOK = 0.2  # seconds between two looks whether the engine is idle
 
@@ -32,7 +35,8 @@ class Rehearsal:
         before = triton.knobs.runtime.jit_cache_hook
         triton.knobs.runtime.jit_cache_hook = self._note
         try:
-            yield
+            with program.noting(self._note_program):
+                yield
         finally:
             triton.knobs.runtime.jit_cache_hook = before
 
@@ -70,13 +74,13 @@ class Rehearsal:
         ended = threading.Event()
 
         def work() -> None:
-            for preload in waiting:
+            for prepare in waiting:
                 while not idle():
                     if ended.wait(_LOOK):
                         return
                 if ended.is_set():
                     return
-                make(preload)
+                make(prepare)
 
         thread = threading.Thread(target=work, name="octavo-compile", daemon=True)
         thread.start()
@@ -89,23 +93,27 @@ class Rehearsal:
 
     def _note(self, *, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         jit, data = fn.jit_function, compile["specialization_data"]
-        self._noted[fn.name, key] = lambda: jit.preload(data)
+        self._noted[fn.name, key] = lambda: (
+            jit.preload(data).run
+        )  # with its launcher, not at the first launch
         return True
+
+    def _note_program(self, made: Program) -> None:
+        self._noted[made.name, str(id(made))] = made.ready
 
 
 def _maker(device: int) -> Callable[[Callable[[], Any]], None]:
-    def make(preload: Callable[[], Any]) -> None:
+    def make(prepare: Callable[[], Any]) -> None:
         torch.cuda.set_device(device)  # a thread begins with the first
-        kernel = preload()
-        _ = kernel.run  # its launcher is built now, not at the first launch
+        prepare()
 
     return make
 
 
 def _forgiving(make: Callable[[Callable[[], Any]], None]) -> Callable[[Callable[[], Any]], None]:
-    def attempt(preload: Callable[[], Any]) -> None:
+    def attempt(prepare: Callable[[], Any]) -> None:
         try:
-            make(preload)
+            make(prepare)
         except Exception as error:
             _log.debug("not compiled ahead: %s", error)
 
