@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 WIDEST = 256  # weight rows that one product of the tensor cores takes
 SHARED = 225 << 10  # bytes a block may have in shared memory
+GATED = (4 * 48 + 4 * 8 + 1) << 10  # the same of gate and up of many rows: ring, results, what aligns them
 _DEPTH = 64  # inputs a stage
 
 
@@ -58,8 +59,8 @@ def _up(value: int, step: int) -> int:
 
 
 def fills(m: int, n_out: int, processors: int) -> bool:
-    """Whether gate and up of m rows go well together: tiles of 256 by 128, a pair of processors each, leave
-    few pairs without one in the last round; where the weights' bytes still count that weighs less."""
+    """Whether gate and up of m rows go well together: in tiles of 256 by 128 outputs, a pair of processors
+    each, few pairs are without one in the last round. Where the weights' bytes still count that weighs less."""
     pairs = processors // 2
     tiles = -(-m // 256) * -(-n_out // 128)
     rounds = -(-tiles // pairs)

@@ -1,14 +1,16 @@
-// Gate and up of many rows in one product: y = act(x @ gate.T) * (x @ up.T), all of 16 bits, sums in float32.
+// Gate and up of many rows in one product: y = act(x @ gate.T) * (x @ up.T), all of 16 bits, sums in float32; they
+// are rounded before their activation.
 //
 // A block makes 128 rows by 128 outputs (256 weight rows: gate's and up's), two warpgroups of 64 rows each; one
 // thread feeds them through a ring by the copy engine. Two blocks of a cluster stand one above the other: each
-// fetches half of the weights they share into both. Blocks stay and take tile after tile; results leave by the
-// copy engine, too. Compiled with ACT, HALF, and
-// BAND: tiles of 256 rows that pass over the weights together.
+// fetches half of the weights they share into both. Blocks stay and take tile after tile; the activation is done
+// beside the first steps of the next tile, and results leave by the copy engine, too. Compiled with ACT, HALF
+// (float16, else bfloat16), and BAND: tiles of 256 rows that pass over the weights together.
 
 constexpr int DEPTH = 64, STAGES = 4, WORKERS = 256;
 constexpr int X_BYTES = 128 * DEPTH * 2, W_HALF = 128 * DEPTH * 2, STAGE = X_BYTES + 2 * W_HALF;
-constexpr int OUT_BYTES = 64 * 64 * 2;  // a box of results
+constexpr int BOX = 64 * 64 * 2;  // bytes of results that leave at once
+constexpr int PARTS = 8;          // of a tile's results: 64 rows by 16
 
 struct Tiles {
     int tall, wide, step;
@@ -44,62 +46,92 @@ __device__ inline void free_stage(u32 empty, int s, int lane) {
     if (lane < 2) barrier_arrive_at(empty + 8 * s, lane);
 }
 
-// the results of one warpgroup: 64 rows of 128, as two boxes of 64 by 64, each row's 16-byte parts swizzled
-__device__ void store(const float (&sums)[128], u32 boxes, int warp, int lane) {
-    int row = warp % 4 * 16 + lane % 16, right = lane / 16;
-#pragma unroll
-    for (int block = 0; block < 16; block += 2) {
-        u32 v[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const float* gate = sums + 4 * (block + i / 2) + 2 * (i % 2);
-            v[i] = pack(activate(gate[0], gate[64]), activate(gate[1], gate[65]));
-        }
-        int column = block + right;
-        u32 at = boxes + column / 8 * OUT_BYTES + row * 128 + (column % 8 ^ row % 8) * 16;
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v[0]),
-                     "r"(v[1]), "r"(v[2]), "r"(v[3])
-                     : "memory");
-    }
-}
+// A warpgroup's sums of a tile, gate's and then up's, as they wait while the next one is multiplied: of each eight
+// columns a thread has two, of each of two rows.
+struct Kept {
+    u32 sums[64];
+    int m = -1, n = 0;
 
-__device__ void work(const TensorMap* ys, const Tiles& tiles, u32 ring, u32 full, u32 empty, u32 boxes, int steps,
-                     int rank, int warp, int lane) {
-    const int group = warp / 4;
-    const bool leads = warp % 4 == 0 && lane == 0;
-    int s = 0, before = 0;
-    u32 phase = 0;
-    float sums[128];
-    for (int t = blockIdx.x / 2; t < tiles.count(); t += tiles.step) {
-        int m, n;
-        tiles.place(t, m, n);
-        for (int step = 0; step < steps; ++step) {
-            barrier_wait(full + 8 * s, phase);
-            u64 x = tile_of(ring + s * STAGE + group * 64 * DEPTH * 2), w = tile_of(ring + s * STAGE + X_BYTES);
-            products_begin();
+    __device__ void take(const float (&from)[128]) {
 #pragma unroll
-            for (int part = 0; part < DEPTH / 16; ++part) product(sums, x + 2 * part, w + 2 * part, step + part);
-            products_commit();
-            products_wait<1>();
-            if (step) free_stage(empty, before, lane);
-            before = s;
-            if (++s == STAGES) s = 0, phase ^= 1;
-        }
-        products_wait<0>();
-        free_stage(empty, before, lane);
-        if (leads) copies_read();
-        meet(1 + group, 128);
-        store(sums, boxes, warp, lane);
-        show_engine();
-        meet(1 + group, 128);
-        if (leads) {
-            int row = m * 256 + rank * 128 + group * 64;
-            copy_out(ys, n * 128, row, boxes);
-            copy_out(ys, n * 128 + 64, row, boxes + OUT_BYTES);
-        }
+        for (int i = 0; i < 64; ++i) sums[i] = pack(from[2 * i], from[2 * i + 1]);
     }
-    if (leads) copies_done();
-}
+    __device__ u32 result(int i) const {
+        float2 gate = unpack(sums[i]), up = unpack(sums[i + 32]);
+        return pack(activate(gate.x, up.x), activate(gate.y, up.y));
+    }
+};
+
+struct Worker {
+    const TensorMap* ys;
+    u32 ring, full, empty, boxes;
+    int steps, rank, warp, lane, s = 0, before = 0;
+    u32 phase = 0;
+
+    __device__ bool leads() const { return warp % 4 == 0 && lane == 0; }
+
+    __device__ void begin(float (&sums)[128], int step) {
+        barrier_wait(full + 8 * s, phase);
+        u64 x = tile_of(ring + s * STAGE + warp / 4 * (X_BYTES / 2)), w = tile_of(ring + s * STAGE + X_BYTES);
+        products_begin();
+#pragma unroll
+        for (int part = 0; part < DEPTH / 16; ++part) product(sums, x + 2 * part, w + 2 * part, step + part);
+        products_commit();
+    }
+    __device__ void end(int step) {
+        products_wait<1>();
+        if (step) free_stage(empty, before, lane);
+        before = s;
+        if (++s == STAGES) s = 0, phase ^= 1;
+    }
+    // Sixteen columns of results into a box of 64 by 64, whose rows' parts of 16 bytes are swizzled; the last part
+    // fills the second box, and both leave.
+    template <int PART>
+    __device__ void finish(const Kept& kept) const {
+        if (kept.m < 0) return;
+        if (PART == 0) {
+            if (leads()) copies_read();
+            meet(1 + warp / 4, 128);
+        }
+        const int row = warp % 4 * 16 + lane % 16, piece = 2 * PART + lane / 16;
+        const u32 place = boxes + piece / 8 * BOX + row * 128 + (piece % 8 ^ row % 8) * 16;
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(place),
+                     "r"(kept.result(4 * PART)), "r"(kept.result(4 * PART + 1)), "r"(kept.result(4 * PART + 2)),
+                     "r"(kept.result(4 * PART + 3))
+                     : "memory");
+        if (PART == PARTS - 1) leave(kept.m * 256 + rank * 128 + warp / 4 * 64, kept.n * 128);
+    }
+    __device__ void leave(int row, int column) const {
+        show_engine();
+        meet(1 + warp / 4, 128);
+        if (!leads()) return;
+        copy_out(ys, column, row, boxes);
+        copy_out(ys, column + 64, row, boxes + BOX);
+    }
+    // the first steps of a tile, each beside a part of the last one's results; without sums the results alone
+    template <int PART = 0>
+    __device__ void both(float (*sums)[128], const Kept& kept) {
+        const bool more = sums && PART < steps;
+        if (more) begin(*sums, PART);
+        finish<PART>(kept);
+        if (more) end(PART);
+        if constexpr (PART + 1 < PARTS) both<PART + 1>(sums, kept);
+    }
+    __device__ void work(const Tiles& tiles) {
+        float sums[128];
+        Kept kept;
+        for (int t = blockIdx.x / 2; t < tiles.count(); t += tiles.step) {
+            both(&sums, kept);
+            for (int step = PARTS; step < steps; ++step) begin(sums, step), end(step);
+            products_wait<0>();
+            free_stage(empty, before, lane);
+            kept.take(sums);
+            tiles.place(t, kept.m, kept.n);
+        }
+        both(nullptr, kept);
+        if (leads()) copies_done();
+    }
+};
 
 extern "C" __global__ void __launch_bounds__(WORKERS + 128, 1)
     gated(const __grid_constant__ TensorMap xs, const __grid_constant__ TensorMap ws,
@@ -112,6 +144,7 @@ extern "C" __global__ void __launch_bounds__(WORKERS + 128, 1)
     const int steps = (depth + DEPTH - 1) / DEPTH;
     const Tiles tiles{(rows + 255) / 256, (outputs + 127) / 128, int(gridDim.x) / 2};
 
+    start_next();
     if (threadIdx.x == WORKERS) {
         for (int s = 0; s < STAGES; ++s) barrier_init(full + 8 * s, 1), barrier_init(empty + 8 * s, 2 * WORKERS / 32);
         barriers_visible();
@@ -124,7 +157,8 @@ extern "C" __global__ void __launch_bounds__(WORKERS + 128, 1)
         if (threadIdx.x == WORKERS) bring(&xs, &ws, tiles, ring, full, empty, steps, outputs, rank);
     } else {
         take_registers<232>();
-        work(&ys, tiles, ring, full, empty, boxes + warp / 4 * 2 * OUT_BYTES, steps, rank, warp, lane);
+        Worker worker{&ys, ring, full, empty, boxes + warp / 4 * 2 * BOX, steps, rank, warp, lane};
+        worker.work(tiles);
     }
     __syncwarp();
     cluster_meet();  // the other block's copies and arrivals have come

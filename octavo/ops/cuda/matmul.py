@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from octavo.ops.cuda.cut import Skinny, cut_skinny, fills
+from octavo.ops.cuda.cut import GATED, Skinny, cut_skinny, fills
 from octavo.ops.cuda.program import Program, available
 from octavo.ops.cuda.source import source
 from octavo.ops.cuda.tensor_map import tensor_map
@@ -21,8 +21,7 @@ FEWEST, MOST = 17, 128  # rows of a skinny product; fewer have kernels of their 
 _SMALL = 1 << 20  # weights: a product that is over before its launch
 _HEAD = 1 << 16  # outputs: a vocabulary, which has kernels of its own
 _CODES = {None: 0, "silu": 1, "gelu": 2, "gelu_tanh": 3}
-_BAND = 16
-_GATED = 4 * 48 * 1024 + 4 * 8192 + 1024  # bytes of shared memory: the ring, the results
+_BAND = 4
 
 
 class _Problem(ctypes.Structure):
@@ -109,7 +108,7 @@ def _fits(x: Tensor, weight: Tensor, n: int) -> bool:
 @cache
 def _skinny(device: torch.device, cut: Skinny, act: int, half: bool) -> Program:
     values = {
-        "ACT": act, "HALF": int(half), "WIDTH": cut.width, "SHARE": cut.share, 
+        "ACT": act, "HALF": int(half), "WIDTH": cut.width, "SHARE": cut.share,
         "GROUPS": cut.groups, "STAGES": cut.stages,
     }  # fmt: skip
     text = source("skinny", cut.width, half)
@@ -120,7 +119,7 @@ def _skinny(device: torch.device, cut: Skinny, act: int, half: bool) -> Program:
 @cache
 def _gated(device: torch.device, act: int, half: bool) -> Program:
     values = {"ACT": act, "HALF": int(half), "BAND": _BAND}
-    return Program("gated", source("gated", 256, half), values, threads=384, shared=_GATED, cluster=2)
+    return Program("gated", source("gated", 256, half), values, threads=384, shared=GATED, cluster=2)
 
 
 @cache
@@ -132,6 +131,9 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+# ---- the ops, as octavo.ops.matmul has them, and which of their calls these kernels take ----
+
+
 def takes_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
 ) -> bool:
@@ -139,7 +141,6 @@ def takes_linear(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
-    """The op of that name."""
     return skinny(x, weight, bias, residual, out=residual)
 
 
@@ -152,9 +153,7 @@ def takes_project(
     eps: float = 0.0,
     act: str | None = None,
 ) -> bool:
-    if takes_skinny(x, weight, bias, act):
-        return True
-    return residual is None and takes_gated(x, weight, bias, act)
+    return takes_skinny(x, weight, bias, act) or (residual is None and takes_gated(x, weight, bias, act))
 
 
 def project(
@@ -166,7 +165,6 @@ def project(
     eps: float = 0.0,
     act: str | None = None,
 ) -> Tensor:
-    """The op of that name, for what `takes_project`."""
     h = x if gain is None else rms_norm(x, gain, eps)
     if x.shape[0] <= MOST:
         return skinny(h, weight, bias, residual, act, out=residual)

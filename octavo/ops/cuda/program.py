@@ -35,13 +35,14 @@ def noting(note: Callable[[Program], None]) -> Iterator[None]:
 
 @cache
 def available(device: torch.device) -> bool:
-    """Whether the device is a Hopper (what the kernels are written for) and the compiler can be reached."""
+    """Whether the device is a Hopper (what the kernels are written for) and runs what the compiler makes."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) != (9, 0):
         return False
     try:
-        from cuda.bindings import nvrtc
+        from cuda.bindings import driver, nvrtc
 
-        return _checked(nvrtc.nvrtcVersion()) is not None
+        major, _ = _checked(nvrtc.nvrtcVersion())
+        return bool(major <= _checked(driver.cuDriverGetVersion()) // 1000)
     except (ImportError, RuntimeError):
         return False
 
