@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,6 +55,42 @@ def test_many_rows_fill_the_processors() -> None:
 def test_a_kernel_is_spelt_for_its_width() -> None:
     text = source("skinny", 48, True)
     assert "m64n48k16.f32.f16.f16" in text and text.count('"+f"') == 24
+
+
+class Compiler:
+    """Stands in for NVIDIA's bindings where there are none: as much as the cache on disk asks of them."""
+
+    version = (0, 13, 0)
+
+    def nvrtcVersion(self):
+        return self.version
+
+
+def test_what_was_compiled_lies_on_disk(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(program.triton.knobs.cache, "dir", str(tmp_path / "new"))
+    bindings = SimpleNamespace(nvrtc=Compiler())
+    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    made: list[tuple[str, ...]] = []
+    monkeypatch.setattr(program, "compiled", lambda name, text, options: (made.append(options), b"code")[1])
+    for _ in range(2):
+        assert program._kept("skinny", "text", {"WIDTH": 48, "ACT": 0}) == b"code"
+    assert len(made) == 1 and made[0][-2:] == ("-DACT=0", "-DWIDTH=48")
+    program._kept("skinny", "text", {"WIDTH": 64, "ACT": 0})
+    bindings.nvrtc.version = (0, 13, 1)
+    program._kept("skinny", "text", {"WIDTH": 64, "ACT": 0})
+    assert len(made) == 3, "other values and other compilers have files of their own"
+    assert all(path.read_bytes() == b"code" for path in (tmp_path / "new").iterdir())
+    monkeypatch.setattr(program.triton.knobs.cache, "dir", str(tmp_path / ("x" * 300)))
+    assert program._kept("skinny", "text", {}) == b"code", "a disk that takes nothing ends nobody"
+
+
+def test_a_rehearsal_notes_what_is_not_compiled() -> None:
+    made = program.Program("skinny", "text", {}, threads=32, shared=0)
+    noted: list[program.Program] = []
+    with program.noting(noted.append):
+        made.launch(1, (), 0)
+    assert noted == [made]
 
 
 def hopper(device: str) -> None:

@@ -60,7 +60,7 @@ def _up(value: int, step: int) -> int:
 
 def fills(m: int, n_out: int, processors: int) -> bool:
     """Whether gate and up of m rows go well together: in tiles of 256 by 128 outputs, a pair of processors
-    each, few pairs are without one in the last round. Where the weights' bytes still count that weighs less."""
+    each, few pairs are without one in the last round. Up to 256 rows, where bytes count, that weighs less."""
     pairs = processors // 2
     tiles = -(-m // 256) * -(-n_out // 128)
     rounds = -(-tiles // pairs)

@@ -28,6 +28,7 @@ class Rehearsal:
 
     def __init__(self) -> None:
         self._noted: dict[tuple[str, str], Callable[[], Any]] = {}
+        self._programs: dict[int, Callable[[], Any]] = {}
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -63,14 +64,13 @@ class Rehearsal:
         """
         make = _forgiving(_maker(torch.cuda.current_device()))
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(make, self._noted.values()))
-        self._noted.clear()
+            list(pool.map(make, self._take()))
 
     def compile_later(self, idle: Callable[[], bool]) -> Callable[[], None]:
         """The same behind the caller's back, a kernel at a time and only while `idle`: a compiler that
         holds the interpreter would hold up every step. The result ends it, after the kernel it is at."""
         make = _forgiving(_maker(torch.cuda.current_device()))
-        waiting, self._noted = list(self._noted.values()), {}
+        waiting = self._take()
         ended = threading.Event()
 
         def work() -> None:
@@ -91,6 +91,12 @@ class Rehearsal:
 
         return end
 
+    def _take(self) -> list[Callable[[], Any]]:
+        """What was noted, from now on no more. First what does not hold the interpreter while it compiles."""
+        noted = [*self._programs.values(), *self._noted.values()]
+        self._programs, self._noted = {}, {}
+        return noted
+
     def _note(self, *, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         jit, data = fn.jit_function, compile["specialization_data"]
         self._noted[fn.name, key] = lambda: (
@@ -99,7 +105,7 @@ class Rehearsal:
         return True
 
     def _note_program(self, made: Program) -> None:
-        self._noted[made.name, str(id(made))] = made.ready
+        self._programs[id(made)] = made.ready
 
 
 def _maker(device: int) -> Callable[[Callable[[], Any]], None]:
