@@ -1,8 +1,8 @@
 """The products in CUDA C++ on a Hopper, beside cuBLAS: a layer's products, and gate and up of many rows.
 
-`python bench/kernels_hopper.py layer|gated [--rows 17,32,64,128]` prints a line each; everything goes to $OUT
-as JSON. `layer` runs in a graph, over weights that do not fit the cache; `gated` for a while each in turn, as it
-is the card's power that bounds it.
+`python bench/kernels_hopper.py layer|gated [--rows 17,32,64,128]` prints a line each; everything goes to
+$OUT as JSON. `layer` runs in a graph, over weights that do not fit the cache. `gated` runs each form for a
+while in turn: it is the card's power that bounds it.
 """
 
 from __future__ import annotations
