@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from octavo.ops.cuda import matmul, program
-from octavo.ops.cuda.cut import GATED, SHARED, WIDEST, Skinny, cut_skinny, fills
+from octavo.ops.cuda.cut import GATED_SHARED, SHARED, WIDEST, Skinny, cut_skinny, fills
 from octavo.ops.cuda.source import source
 from octavo.ops.matmul import linear, project
 from octavo.ops.triton import attach
@@ -47,42 +48,73 @@ def test_known_matrices_fill_the_processors() -> None:
 
 def test_many_rows_fill_the_processors() -> None:
     """Of Llama-3-8B's and Qwen3-0.6B's gate and up: as measured, cuBLAS keeps what leaves many without a tile."""
-    assert GATED <= SHARED
+    assert GATED_SHARED <= SHARED
     assert [m for m in (100, 200, 300, 512, 1024, 8192) if fills(m, 14336, 132)] == [200, 1024, 8192]
     assert [m for m in (200, 512, 1024, 2048, 8192) if fills(m, 3072, 132)] == [2048, 8192]
 
 
 def test_a_kernel_is_spelt_for_its_width() -> None:
     text = source("skinny", 48, True)
-    assert "m64n48k16.f32.f16.f16" in text and text.count('"+f"') == 24
+    assert "m64n48k16.f32.f16.f16" in text
+    assert '"+f"(sums[23])' in text and '"+f"(sums[24])' not in text, "a thread has 64 * 48 / 128 sums"
 
 
-class Compiler:
-    """Stands in for NVIDIA's bindings where there are none: as much as the cache on disk asks of them."""
-
-    version = (0, 13, 0)
-
-    def nvrtcVersion(self):
-        return self.version
+CODE = b"\x7fELF and so on"
 
 
-def test_what_was_compiled_lies_on_disk(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(program.triton.knobs.cache, "dir", str(tmp_path / "new"))
-    bindings = SimpleNamespace(nvrtc=Compiler())
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch):
+    """Stands in for NVIDIA's bindings and for what compiles; the options of each call, and the version."""
+    seen = SimpleNamespace(version=(0, 13, 0), options=[])
+    bindings = SimpleNamespace(nvrtc=SimpleNamespace(nvrtcVersion=lambda: seen.version))
     monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    made: list[tuple[str, ...]] = []
-    monkeypatch.setattr(program, "compiled", lambda name, text, options: (made.append(options), b"code")[1])
+    monkeypatch.setattr(
+        program, "compiled", lambda _name, _text, options: (seen.options.append(options), CODE)[1]
+    )
+    monkeypatch.setattr(program.triton.knobs.cache, "dir", str(tmp_path / "new"))
+    return seen
+
+
+def test_what_was_compiled_lies_on_disk(compiler, tmp_path: Path) -> None:
     for _ in range(2):
-        assert program._kept("skinny", "text", {"WIDTH": 48, "ACT": 0}) == b"code"
-    assert len(made) == 1 and made[0][-2:] == ("-DACT=0", "-DWIDTH=48")
+        assert program._kept("skinny", "text", {"WIDTH": 48, "ACT": 0}) == CODE
+    assert len(compiler.options) == 1 and compiler.options[0][-2:] == ("-DACT=0", "-DWIDTH=48")
     program._kept("skinny", "text", {"WIDTH": 64, "ACT": 0})
-    bindings.nvrtc.version = (0, 13, 1)
+    compiler.version = (0, 13, 1)
     program._kept("skinny", "text", {"WIDTH": 64, "ACT": 0})
-    assert len(made) == 3, "other values and other compilers have files of their own"
-    assert all(path.read_bytes() == b"code" for path in (tmp_path / "new").iterdir())
+    assert len(compiler.options) == 3, "other values and other compilers have files of their own"
+    assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [CODE] * 3
+
+
+def test_a_damaged_file_is_made_again(compiler, tmp_path: Path) -> None:
+    program._kept("skinny", "text", {})
+    (file,) = (tmp_path / "new").iterdir()
+    file.write_bytes(b"")
+    assert program._kept("skinny", "text", {}) == file.read_bytes() == CODE
+
+
+def test_a_disk_that_takes_nothing_ends_nobody(compiler, tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(program.os, "replace", full)
+    assert program._kept("skinny", "text", {}) == CODE
+    assert not list((tmp_path / "new").iterdir()), "nor is anything left there"
     monkeypatch.setattr(program.triton.knobs.cache, "dir", str(tmp_path / ("x" * 300)))
-    assert program._kept("skinny", "text", {}) == b"code", "a disk that takes nothing ends nobody"
+    assert program._kept("skinny", "text", {}) == CODE
+
+
+def test_no_memory_is_told_as_torch_tells_it() -> None:
+    status = IntEnum(
+        "Status", {"CUDA_SUCCESS": 0, "CUDA_ERROR_INVALID_VALUE": 1, "CUDA_ERROR_OUT_OF_MEMORY": 2}
+    )
+    assert program._checked((status(0), "module")) == "module"
+    with pytest.raises(torch.OutOfMemoryError, match="OUT_OF_MEMORY"):
+        program._checked((status(2), None))
+    with pytest.raises(RuntimeError, match="INVALID_VALUE") as told:
+        program._checked((status(1),))
+    assert not isinstance(told.value, torch.OutOfMemoryError)
 
 
 def test_a_rehearsal_notes_what_is_not_compiled() -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 WIDEST = 256  # weight rows that one product of the tensor cores takes
-SHARED = 225 << 10  # bytes a block may have in shared memory
-GATED = (4 * 48 + 4 * 8 + 1) << 10  # the same of gate and up of many rows: ring, results, what aligns them
+SHARED = 225 << 10  # bytes a ring may have in shared memory
+GATED_SHARED = (4 * 48 + 4 * 8 + 1) << 10  # bytes of gated.cu's ring and results, and what aligns them
 _DEPTH = 64  # inputs a stage
 
 

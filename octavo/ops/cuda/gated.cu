@@ -4,9 +4,10 @@
 // A block makes 128 rows by 128 outputs (256 weight rows: gate's and up's), two warpgroups of 64 rows each; one
 // thread feeds them through a ring by the copy engine. Two blocks of a cluster stand one above the other: each
 // fetches half of the weights they share into both. Blocks stay and take tile after tile; the activation is done
-// beside the first steps of the next tile, and results leave by the copy engine, too. Compiled with ACT, HALF
-// (float16, else bfloat16), and BAND: tiles of 256 rows that pass over the weights together.
+// beside the first steps of the next tile, and results leave by the copy engine, too. Compiled with ACT and
+// HALF (float16, else bfloat16).
 
+constexpr int BAND = 4;  // times 256 rows, which pass over the weights together
 constexpr int DEPTH = 64, STAGES = 4, WORKERS = 256;
 constexpr int X_BYTES = 128 * DEPTH * 2, W_HALF = 128 * DEPTH * 2, STAGE = X_BYTES + 2 * W_HALF;
 constexpr int BOX = 64 * 64 * 2;  // bytes of results that leave at once
@@ -124,6 +125,7 @@ struct Worker {
             both(&sums, kept);
             for (int step = PARTS; step < steps; ++step) begin(sums, step), end(step);
             products_wait<0>();
+            products_settle(sums);
             free_stage(empty, before, lane);
             kept.take(sums);
             tiles.place(t, kept.m, kept.n);

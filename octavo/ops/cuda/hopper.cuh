@@ -1,5 +1,5 @@
 // What our kernels ask of Hopper (sm_90a) by name: barriers in shared memory, the copy engine (TMA), tensor
-// cores of a warpgroup, clusters, early start. PTX ISA 8.0, chapters 9.7.13 to 9.7.15.
+// cores of a warpgroup (wgmma), clusters, early start. Names and rules are those of the PTX ISA, 8.0 and later.
 #pragma once
 
 using u16 = unsigned short;
@@ -112,6 +112,12 @@ __device__ inline void products_commit() { asm volatile("wgmma.commit_group.sync
 template <int LEFT>
 __device__ inline void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+// No instruction: sums are read after the wait, which names memory and no registers.
+template <int COUNT>
+__device__ inline void products_settle(float (&sums)[COUNT]) {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 template <int REGISTERS>
 __device__ inline void take_registers() {

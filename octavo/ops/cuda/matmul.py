@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from octavo.ops.cuda.cut import GATED, Skinny, cut_skinny, fills
+from octavo.ops.cuda.cut import GATED_SHARED, Skinny, cut_skinny, fills
 from octavo.ops.cuda.program import Program, available
 from octavo.ops.cuda.source import source
 from octavo.ops.cuda.tensor_map import tensor_map
@@ -21,7 +21,6 @@ FEWEST, MOST = 17, 128  # rows of a skinny product; fewer have kernels of their 
 _SMALL = 1 << 20  # weights: a product that is over before its launch
 _HEAD = 1 << 16  # outputs: a vocabulary, which has kernels of its own
 _CODES = {None: 0, "silu": 1, "gelu": 2, "gelu_tanh": 3}
-_BAND = 4
 
 
 class _Problem(ctypes.Structure):
@@ -46,10 +45,11 @@ def skinny(
     cut: Skinny | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """x [m, k], weight [n, k] -> act(x @ weight.T + bias) + residual, [m, n], half as wide where activated.
+    """x [m, k], weight [n, k] -> x @ weight.T + bias + residual [m, n]; with `act` weight is (gate, up), the
+    result act(x @ gate.T) * (x @ up.T) + residual half as wide, and there is no bias.
 
-    m is at most 64 for each group of the cut; k, and n where activated half of it, are multiples of 8; a bias
-    goes without activation. All contiguous and of one dtype of 16 bits; `out` may be the residual.
+    m is at most 64 for each group of the cut; k, and n where activated half of it, are multiples of 8.
+    All contiguous and of one dtype of 16 bits; `out` may be the residual.
     """
     (m, k), gated = x.shape, act is not None
     assert bias is None or not gated, "a bias comes before an activation"
@@ -76,12 +76,14 @@ def gated(x: Tensor, weight: Tensor, act: str) -> Tensor:
     return y
 
 
-def takes_skinny(x: Tensor, weight: Tensor, bias: Tensor | None, act: str | None) -> bool:
+def takes_skinny(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, act: str | None
+) -> bool:
     """Whether `skinny` can do it, and faster than others."""
     n = weight.shape[0] // (2 if act else 1)
     if not (FEWEST <= x.shape[0] <= MOST and n < _HEAD and n * x.shape[1] >= _SMALL):
         return False
-    return _fits(x, weight, n) and (bias is None or act is None)
+    return (bias is None or act is None) and _fits(x, weight, n, bias, residual)
 
 
 def takes_gated(x: Tensor, weight: Tensor, bias: Tensor | None, act: str | None) -> bool:
@@ -92,7 +94,7 @@ def takes_gated(x: Tensor, weight: Tensor, bias: Tensor | None, act: str | None)
     return _fits(x, weight, n) and fills(x.shape[0], n, _processors(x.device))
 
 
-def _fits(x: Tensor, weight: Tensor, n: int) -> bool:
+def _fits(x: Tensor, weight: Tensor, n: int, *added: Tensor | None) -> bool:
     return (
         x.dtype == weight.dtype
         and x.dtype in (torch.bfloat16, torch.float16)
@@ -101,8 +103,14 @@ def _fits(x: Tensor, weight: Tensor, n: int) -> bool:
         and x.shape[1] % 8 == 0
         and n % 8 == 0
         and not (x.data_ptr() | weight.data_ptr()) % 16
+        and all(t is None or _paired(t, x.dtype) for t in added)
         and available(x.device)
     )
+
+
+def _paired(added: Tensor, dtype: torch.dtype) -> bool:
+    """Read two elements at a time."""
+    return added.dtype == dtype and added.is_contiguous() and added.data_ptr() % 4 == 0
 
 
 @cache
@@ -118,8 +126,8 @@ def _skinny(device: torch.device, cut: Skinny, act: int, half: bool) -> Program:
 
 @cache
 def _gated(device: torch.device, act: int, half: bool) -> Program:
-    values = {"ACT": act, "HALF": int(half), "BAND": _BAND}
-    return Program("gated", source("gated", 256, half), values, threads=384, shared=GATED, cluster=2)
+    values = {"ACT": act, "HALF": int(half)}
+    return Program("gated", source("gated", 256, half), values, threads=384, shared=GATED_SHARED, cluster=2)
 
 
 @cache
@@ -137,7 +145,7 @@ def _address(tensor: Tensor | None) -> int:
 def takes_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
 ) -> bool:
-    return takes_skinny(x, weight, bias, None)
+    return takes_skinny(x, weight, bias, residual, None)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
@@ -153,7 +161,9 @@ def takes_project(
     eps: float = 0.0,
     act: str | None = None,
 ) -> bool:
-    return takes_skinny(x, weight, bias, act) or (residual is None and takes_gated(x, weight, bias, act))
+    return takes_skinny(x, weight, bias, residual, act) or (
+        residual is None and takes_gated(x, weight, bias, act)
+    )
 
 
 def project(

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -66,8 +66,8 @@ class Program:
             if self._function is None:
                 self._function = self._load(_kept(self.name, self._text, self._values))
 
-    def launch(self, blocks: int, arguments: Sequence[Any], stream: int, early: bool = True) -> None:
-        """`arguments`: ctypes objects, passed by value. `early`: may begin before its predecessor ends."""
+    def launch(self, blocks: int, arguments: Sequence[Any], stream: int) -> None:
+        """`arguments`: ctypes objects, passed by value. The kernel may begin before its predecessor ends."""
         if self._function is None:
             if (note := _noting.get()) is not None:
                 note(self)
@@ -79,7 +79,7 @@ class Program:
         config.gridDimX, config.gridDimY, config.gridDimZ = blocks, 1, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = self._threads, 1, 1
         config.sharedMemBytes, config.hStream = self._shared, stream
-        config.attrs = list(_attributes(self._cluster, early))
+        config.attrs = list(_attributes(self._cluster))
         config.numAttrs = len(config.attrs)
         places = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
         _checked(driver.cuLaunchKernelEx(config, self._function, ctypes.addressof(places), 0))
@@ -99,7 +99,7 @@ class Program:
 
 
 @cache
-def _attributes(cluster: int, early: bool) -> tuple[Any, ...]:
+def _attributes(cluster: int) -> tuple[Any, ...]:
     from cuda.bindings import driver
 
     kinds, made = driver.CUlaunchAttributeID, []
@@ -108,18 +108,19 @@ def _attributes(cluster: int, early: bool) -> tuple[Any, ...]:
         size.id = kinds.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
         size.value.clusterDim.x, size.value.clusterDim.y, size.value.clusterDim.z = cluster, 1, 1
         made.append(size)
-    if early:
-        start = driver.CUlaunchAttribute()
-        start.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-        start.value.programmaticStreamSerializationAllowed = 1
-        made.append(start)
-    return tuple(made)
+    early = driver.CUlaunchAttribute()
+    early.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    early.value.programmaticStreamSerializationAllowed = 1
+    return (*made, early)
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:
-    """What a call of the bindings returned beside its status."""
+    """What a call of the bindings returned beside its status. No memory is torch's error, which is mended."""
     if int(answer[0]) != 0:
-        raise RuntimeError(f"CUDA: {answer[0].name}")
+        name = answer[0].name
+        raise (torch.OutOfMemoryError if name == "CUDA_ERROR_OUT_OF_MEMORY" else RuntimeError)(
+            f"CUDA: {name}"
+        )
     return answer[1] if len(answer) == 2 else answer[1:]
 
 
@@ -132,12 +133,21 @@ def _kept(name: str, text: str, values: dict[str, int]) -> bytes:
     options = ("--gpu-architecture=sm_90a", "--std=c++17", "-default-device", *defined)
     digest = hashlib.sha256(repr((version, options, text)).encode()).hexdigest()
     path = Path(triton.knobs.cache.dir, f"octavo-{name}-{digest}.cubin")
+    if (kept := _read(path)).startswith(_ELF):
+        return kept
+    image = compiled(name, text, options)
+    _write(path, image)
+    return image
+
+
+_ELF = b"\x7fELF"  # a file that a crash has cut begins otherwise
+
+
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError:
-        image = compiled(name, text, options)
-        _write(path, image)
-        return image
+        return b""
 
 
 def compiled(name: str, text: str, options: Sequence[str]) -> bytes:
@@ -160,10 +170,9 @@ def compiled(name: str, text: str, options: Sequence[str]) -> bytes:
 
 def _write(path: Path, image: bytes) -> None:
     """Whole or not at all; a disk that cannot be written costs the next start its time, no more."""
-    try:
+    with suppress(OSError), ExitStack() as undo:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            undo.callback(Path(file.name).unlink, missing_ok=True)
             file.write(image)
         os.replace(file.name, path)
-    except OSError:
-        pass

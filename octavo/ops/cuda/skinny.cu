@@ -1,4 +1,5 @@
-// Products of up to 64 * GROUPS rows: y = act(x @ weight.T + bias) + residual, all of 16 bits, sums in float32.
+// Products of up to 64 * GROUPS rows, all of 16 bits, sums in float32: y = x @ weight.T + bias + residual, or with an
+// activation act(x @ gate.T) * (x @ up.T) + residual.
 //
 // The weights' bytes are what counts, so they come by the copy engine into a ring as large as shared memory,
 // filled before the kernel's turn. A tile of WIDTH weight rows meets all rows of x at once; SHARE blocks of a
@@ -13,7 +14,7 @@ constexpr int ROWS = 64 * GROUPS;
 constexpr int X_BYTES = ROWS * DEPTH * 2;
 constexpr int W_BYTES = WIDTH * DEPTH * 2;
 constexpr int STAGE = X_BYTES + W_BYTES;
-constexpr int PITCH = WIDTH + 8;  // floats between two rows of sums: no two of a quarter-warp in one bank
+constexpr int PITCH = WIDTH | 8;  // floats between two rows of sums: no two of a quarter-warp in one bank
 constexpr int WORKERS = 128 * GROUPS;
 
 struct Problem {
@@ -65,12 +66,13 @@ __device__ void multiply(float (&sums)[WIDTH / 2], u32 ring, u32 full, u32 empty
         if (step && speaks) barrier_arrive(empty + 8 * ((step - 1) % STAGES));
     }
     products_wait<0>();
+    products_settle(sums);
 }
 
-// two outputs beside each other, of a bias where there is no activation
+// two outputs beside each other
 __device__ inline void finish(const Problem& p, int row, int column, float a, float b) {
     if (row >= p.rows || column >= p.outputs) return;
-    if (p.bias) {
+    if (!GATED && p.bias) {
         float2 v = unpack(*reinterpret_cast<const u32*>(p.bias + column));
         a += v.x, b += v.y;
     }

@@ -98,6 +98,6 @@ def activate(gate, up, ACT: tl.constexpr):
     else:
         tl.static_assert(ACT == "gelu_tanh", "unknown activation")
         inner = 0.7978845608028654 * (gate + 0.044715 * gate * gate * gate)
-        # = gate * (1 + tanh(inner)) / 2; from -40 on it is zero
+        # = gate * (1 + tanh(inner)) / 2; below -40 as good as zero
         out = gate / (1.0 + tl.exp(-2.0 * tl.maximum(inner, -40.0)))
     return out * up

@@ -28,7 +28,7 @@ class Rehearsal:
 
     def __init__(self) -> None:
         self._noted: dict[tuple[str, str], Callable[[], Any]] = {}
-        self._programs: dict[int, Callable[[], Any]] = {}
+        self._programs: set[Program] = set()
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -36,7 +36,7 @@ class Rehearsal:
         before = triton.knobs.runtime.jit_cache_hook
         triton.knobs.runtime.jit_cache_hook = self._note
         try:
-            with program.noting(self._note_program):
+            with program.noting(self._programs.add):
                 yield
         finally:
             triton.knobs.runtime.jit_cache_hook = before
@@ -93,19 +93,15 @@ class Rehearsal:
 
     def _take(self) -> list[Callable[[], Any]]:
         """What was noted, from now on no more. First what does not hold the interpreter while it compiles."""
-        noted = [*self._programs.values(), *self._noted.values()]
-        self._programs, self._noted = {}, {}
+        noted = [*(made.ready for made in self._programs), *self._noted.values()]
+        self._programs, self._noted = set(), {}
         return noted
 
     def _note(self, *, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         jit, data = fn.jit_function, compile["specialization_data"]
-        self._noted[fn.name, key] = lambda: (
-            jit.preload(data).run
-        )  # with its launcher, not at the first launch
+        # with its launcher, which else is made at the first launch
+        self._noted[fn.name, key] = lambda: jit.preload(data).run
         return True
-
-    def _note_program(self, made: Program) -> None:
-        self._programs[id(made)] = made.ready
 
 
 def _maker(device: int) -> Callable[[Callable[[], Any]], None]:

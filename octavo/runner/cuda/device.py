@@ -35,6 +35,7 @@ from octavo.sampling.device.sampler import DeviceSampler
 
 _LAUNCHES_S = 0.01  # what launching a step kernel by kernel takes the host, about
 _RATE = 3e14  # operations a second of a large product, about
+_PROMPTS = (32, 128, 512)  # tokens of prompts whose products have kernels of their own
 _SHARED = 512  # tokens that all rows must have in common before they are read once for all
 
 
@@ -314,7 +315,7 @@ class CudaDevice:
         layers, for who notes their kernels."""
         budget, slots = self._sizes.budget, self._state.slots
         with torch.inference_mode(), self._model.outlined():
-            for rows, tokens in {(1, min(32, budget)), (1, min(512, budget)), (min(slots, budget), budget)}:
+            for rows, tokens in {*((1, min(n, budget)) for n in _PROMPTS), (min(slots, budget), budget)}:
                 for fresh in (True, False):
                     self._compute(self._bounds(rows, tokens)._replace(fresh=fresh, later=True))
             for rows in kinds(slots):
