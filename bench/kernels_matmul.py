@@ -22,8 +22,10 @@ import torch
 from torch.nn import functional as F
 
 from bench.gpu_timing import compile_all, copies_of, keep, microseconds
+from octavo.ops.matmul import head_logits, project
+from octavo.ops.norm import rms_norm
 from octavo.ops.quant import project_eight
-from octavo.ops.triton import matmul
+from octavo.ops.triton import attach, matmul
 from octavo.ops.triton.activation import gated
 from octavo.ops.triton.matmul import Terms, multiply
 from octavo.ops.triton.matmul_cut import (
@@ -38,6 +40,8 @@ from octavo.ops.triton.matmul_cut import (
     sharers_of,
 )
 from octavo.ops.triton.quant import quantise
+
+__all__ = ["attach"]  # the kernels of the ops
 
 RATE = 3.05e6  # bytes a microsecond that an H100 reads
 SHARED = 220 << 10  # bytes of shared memory a processor has for tiles
@@ -299,7 +303,7 @@ def brief(cut: Cut) -> str:
 
 
 class Stack:
-    """All products of a model's step, each with weights of its own, in the order of the step."""
+    """All products of a model's step and their norms, each with weights of its own, in the step's order."""
 
     def __init__(self, model: str, m: int, eight: bool) -> None:
         shapes = [s for s in SHAPES if s.model == model]
@@ -308,20 +312,24 @@ class Stack:
         for s in [*shapes[:-1] * LAYERS[model], shapes[-1]]:
             weight, scale = weights_of(s, eight_of(s, eight))
             _, terms = inputs_of(s, m, scale)
-            if s.norm and scale is not None and m > 1:
+            if s.norm:
                 terms = terms._replace(gain=torch.randn(s.k, device="cuda", dtype=torch.bfloat16))
             self.calls.append((x[s.k], weight, terms))
 
     def ours(self) -> None:
         """As the model calls them: 8-bit products round their rows themselves."""
         for x, weight, t in self.calls:
-            if t.scale is None:
-                multiply(x, weight, t)
-            else:
+            if t.scale is not None:
                 project_eight(x, weight, t.scale, t.bias, t.residual, t.gain, t.eps, t.act)
+            elif t.dtype is not None and t.gain is not None:
+                head_logits(rms_norm(x, t.gain, t.eps), weight)
+            else:
+                project(x, weight, t.bias, t.residual, t.gain, t.eps, t.act)
 
     def library(self) -> None:
         for x, weight, t in self.calls:
+            if t.gain is not None:
+                x = rms_norm(x, t.gain, t.eps)
             if t.residual is not None:
                 t.residual.addmm_(x, weight.t())
             elif t.act:

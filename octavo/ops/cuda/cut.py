@@ -5,6 +5,7 @@ Knows nothing of tensors or launches.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 WIDEST = 256  # weight rows that one product of the tensor cores takes
@@ -36,6 +37,7 @@ class Skinny(NamedTuple):
         return max(self.stages * self.stage, sums) + 1024
 
 
+@cache
 def cut_skinny(m: int, n_out: int, k: int, gated: bool, processors: int) -> Skinny:
     """One tile a processor where a matrix has so many, the same number of tiles each where it has more.
 

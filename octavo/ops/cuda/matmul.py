@@ -139,20 +139,7 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-# ---- the ops, as octavo.ops.matmul has them, and which of their calls these kernels take ----
-
-
-def takes_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
-) -> bool:
-    return takes_skinny(x, weight, bias, residual, None)
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
-    return skinny(x, weight, bias, residual, out=residual)
-
-
-def takes_project(
+def takes(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -161,12 +148,13 @@ def takes_project(
     eps: float = 0.0,
     act: str | None = None,
 ) -> bool:
+    """Whether a call of the ops `project` or `linear` is for these kernels."""
     return takes_skinny(x, weight, bias, residual, act) or (
         residual is None and takes_gated(x, weight, bias, act)
     )
 
 
-def project(
+def run(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -175,6 +163,7 @@ def project(
     eps: float = 0.0,
     act: str | None = None,
 ) -> Tensor:
+    """`project`, and so `linear`, which asks for less, where `takes` says so."""
     h = x if gain is None else rms_norm(x, gain, eps)
     if x.shape[0] <= MOST:
         return skinny(h, weight, bias, residual, act, out=residual)

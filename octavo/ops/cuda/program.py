@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -41,8 +41,8 @@ def available(device: torch.device) -> bool:
     try:
         from cuda.bindings import driver, nvrtc
 
-        major, _ = _checked(nvrtc.nvrtcVersion())
-        return bool(major <= _checked(driver.cuDriverGetVersion()) // 1000)
+        major, _ = checked(nvrtc.nvrtcVersion())
+        return bool(major <= checked(driver.cuDriverGetVersion()) // 1000)
     except (ImportError, RuntimeError):
         return False
 
@@ -82,19 +82,19 @@ class Program:
         config.attrs = list(_attributes(self._cluster))
         config.numAttrs = len(config.attrs)
         places = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-        _checked(driver.cuLaunchKernelEx(config, self._function, ctypes.addressof(places), 0))
+        checked(driver.cuLaunchKernelEx(config, self._function, ctypes.addressof(places), 0))
 
     def _load(self, image: bytes) -> Any:
         from cuda.bindings import driver
 
-        if not int(_checked(driver.cuCtxGetCurrent())):  # a thread begins without
-            _checked(
-                driver.cuCtxSetCurrent(_checked(driver.cuDevicePrimaryCtxRetain(torch.cuda.current_device())))
+        if not int(checked(driver.cuCtxGetCurrent())):  # a thread begins without
+            checked(
+                driver.cuCtxSetCurrent(checked(driver.cuDevicePrimaryCtxRetain(torch.cuda.current_device())))
             )
-        module = _checked(driver.cuModuleLoadData(image))
-        function = _checked(driver.cuModuleGetFunction(module, self.name.encode()))
+        module = checked(driver.cuModuleLoadData(image))
+        function = checked(driver.cuModuleGetFunction(module, self.name.encode()))
         most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _checked(driver.cuFuncSetAttribute(function, most, self._shared))
+        checked(driver.cuFuncSetAttribute(function, most, self._shared))
         return function
 
 
@@ -114,7 +114,7 @@ def _attributes(cluster: int) -> tuple[Any, ...]:
     return (*made, early)
 
 
-def _checked(answer: tuple[Any, ...]) -> Any:
+def checked(answer: tuple[Any, ...]) -> Any:
     """What a call of the bindings returned beside its status. No memory is torch's error, which is mended."""
     if int(answer[0]) != 0:
         name = answer[0].name
@@ -128,7 +128,7 @@ def _kept(name: str, text: str, values: dict[str, int]) -> bytes:
     """The machine code, from the directory of compiled kernels where it lies there."""
     from cuda.bindings import nvrtc
 
-    version = _checked(nvrtc.nvrtcVersion())
+    version = checked(nvrtc.nvrtcVersion())
     defined = (f"-D{key}={value}" for key, value in sorted(values.items()))
     options = ("--gpu-architecture=sm_90a", "--std=c++17", "-default-device", *defined)
     digest = hashlib.sha256(repr((version, options, text)).encode()).hexdigest()
@@ -154,15 +154,15 @@ def compiled(name: str, text: str, options: Sequence[str]) -> bytes:
     """RuntimeError with the compiler's words where it refuses."""
     from cuda.bindings import nvrtc
 
-    program = _checked(nvrtc.nvrtcCreateProgram(text.encode(), f"{name}.cu".encode(), 0, [], []))
+    program = checked(nvrtc.nvrtcCreateProgram(text.encode(), f"{name}.cu".encode(), 0, [], []))
     try:
         status = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
         if int(status[0]) != 0:
-            log = bytes(_checked(nvrtc.nvrtcGetProgramLogSize(program)))
+            log = bytes(checked(nvrtc.nvrtcGetProgramLogSize(program)))
             nvrtc.nvrtcGetProgramLog(program, log)
             raise RuntimeError(f"{name}.cu: {log.rstrip(bytes(1)).decode(errors='replace')}")
-        image = bytes(_checked(nvrtc.nvrtcGetCUBINSize(program)))
-        _checked(nvrtc.nvrtcGetCUBIN(program, image))
+        image = bytes(checked(nvrtc.nvrtcGetCUBINSize(program)))
+        checked(nvrtc.nvrtcGetCUBIN(program, image))
         return image
     finally:
         nvrtc.nvrtcDestroyProgram(program)
@@ -170,9 +170,9 @@ def compiled(name: str, text: str, options: Sequence[str]) -> bytes:
 
 def _write(path: Path, image: bytes) -> None:
     """Whole or not at all; a disk that cannot be written costs the next start its time, no more."""
-    with suppress(OSError), ExitStack() as undo:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            undo.callback(Path(file.name).unlink, missing_ok=True)
-            file.write(image)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as work:
+            made = Path(work, path.name)
+            made.write_bytes(image)
+            os.replace(made, path)

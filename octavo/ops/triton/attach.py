@@ -9,5 +9,5 @@ from octavo.ops.triton import activation, enter, matmul, norm, quant, rope
 __all__ = ["activation", "enter", "matmul", "norm", "quant", "rope"]
 
 # after those of the modules above, so tried before them
-linear.kernel("cuda", when=hopper.takes_linear)(hopper.linear)
-project.kernel("cuda", when=hopper.takes_project)(hopper.project)
+linear.kernel("cuda", when=hopper.takes)(hopper.run)
+project.kernel("cuda", when=hopper.takes)(hopper.run)

@@ -62,14 +62,14 @@ class Rehearsal:
 
         One that fails here is compiled, and fails, where it is launched.
         """
-        make = _forgiving(_maker(torch.cuda.current_device()))
+        make = _forgiving(torch.cuda.current_device())
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(make, self._take()))
 
     def compile_later(self, idle: Callable[[], bool]) -> Callable[[], None]:
         """The same behind the caller's back, a kernel at a time and only while `idle`: a compiler that
         holds the interpreter would hold up every step. The result ends it, after the kernel it is at."""
-        make = _forgiving(_maker(torch.cuda.current_device()))
+        make = _forgiving(torch.cuda.current_device())
         waiting = self._take()
         ended = threading.Event()
 
@@ -104,18 +104,11 @@ class Rehearsal:
         return True
 
 
-def _maker(device: int) -> Callable[[Callable[[], Any]], None]:
-    def make(prepare: Callable[[], Any]) -> None:
-        torch.cuda.set_device(device)  # a thread begins with the first
-        prepare()
-
-    return make
-
-
-def _forgiving(make: Callable[[Callable[[], Any]], None]) -> Callable[[Callable[[], Any]], None]:
+def _forgiving(device: int) -> Callable[[Callable[[], Any]], None]:
     def attempt(prepare: Callable[[], Any]) -> None:
         try:
-            make(prepare)
+            torch.cuda.set_device(device)  # a thread begins with the first
+            prepare()
         except Exception as error:
             _log.debug("not compiled ahead: %s", error)
 
