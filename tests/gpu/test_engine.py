@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from octavo import LLM, SamplingParams
+from octavo.ops.cuda import matmul as hopper
+from octavo.ops.cuda import program
 from tests.gpu.closeness import Closeness
 from tests.gpu.models import CONFIGS, greedy, logits_of, prompts, save
 
@@ -97,6 +100,30 @@ def test_bfloat16_stays_within_the_bound(name: str, tmp_path: Path) -> None:
         tokens = list(answer.token_ids)
         close.answer(tokens, answer.logprobs, logits_of(case.theirs, prompt + tokens)[len(prompt) - 1 : -1])
     close.check(name)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_bfloat16_by_the_products_for_hopper(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which take matrices as small as these only here: many rows decode at once, prompts fill steps."""
+    if not program.available(torch.device("cuda", 0)):
+        pytest.skip("no Hopper")
+    monkeypatch.setattr(hopper, "_SMALL", 1)
+    monkeypatch.setattr(hopper, "fills", lambda m, n, processors: m > hopper.MOST)
+    launched: set[str] = set()
+    launch = program.Program.launch
+    monkeypatch.setattr(
+        program.Program, "launch", lambda self, *args: (launched.add(self.name), launch(self, *args))[1]
+    )
+    case = Case(name, tmp_path, spread=0.03)
+    case.prompts *= 3
+    close = Closeness(BOUND)
+    for prompt, answer in case.scored(dtype="bfloat16"):
+        tokens = list(answer.token_ids)
+        close.answer(tokens, answer.logprobs, logits_of(case.theirs, prompt + tokens)[len(prompt) - 1 : -1])
+    close.check(name)
+    assert launched == {"skinny", "gated"}
 
 
 def test_seeded_rows_do_not_depend_on_their_neighbours(case: Case) -> None:

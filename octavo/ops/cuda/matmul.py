@@ -19,7 +19,6 @@ from octavo.ops.norm import rms_norm
 
 FEWEST, MOST = 17, 128  # rows of a skinny product; fewer have kernels of their own
 _SMALL = 1 << 20  # weights: a product that is over before its launch
-_HEAD = 1 << 16  # outputs: a vocabulary, which has kernels of its own
 _CODES = {None: 0, "silu": 1, "gelu": 2, "gelu_tanh": 3}
 
 
@@ -49,7 +48,7 @@ def skinny(
     result act(x @ gate.T) * (x @ up.T) + residual half as wide, and there is no bias.
 
     m is at most 64 for each group of the cut; k, and n where activated half of it, are multiples of 8.
-    All contiguous and of one dtype of 16 bits; `out` may be the residual.
+    All contiguous and of one dtype of 16 bits, but that `out` may be float32; it may be the residual.
     """
     (m, k), gated = x.shape, act is not None
     assert bias is None or not gated, "a bias comes before an activation"
@@ -59,7 +58,7 @@ def skinny(
     outs = cut.width // 2 if gated else cut.width
     maps = tensor_map(x, 64 * cut.groups), tensor_map(weight, outs)
     problem = _Problem(_address(bias), _address(residual), y.data_ptr(), m, n, k)
-    program = _skinny(x.device, cut, _CODES[act], x.dtype == torch.float16)
+    program = _skinny(x.device, cut, _CODES[act], x.dtype == torch.float16, y.dtype == torch.float32)
     program.launch(-(-n // outs) * cut.share, (*maps, problem), torch.cuda.current_stream().cuda_stream)
     return y
 
@@ -81,7 +80,7 @@ def takes_skinny(
 ) -> bool:
     """Whether `skinny` can do it, and faster than others."""
     n = weight.shape[0] // (2 if act else 1)
-    if not (FEWEST <= x.shape[0] <= MOST and n < _HEAD and n * x.shape[1] >= _SMALL):
+    if not (FEWEST <= x.shape[0] <= MOST and n * x.shape[1] >= _SMALL):
         return False
     return (bias is None or act is None) and _fits(x, weight, n, bias, residual)
 
@@ -114,9 +113,9 @@ def _paired(added: Tensor, dtype: torch.dtype) -> bool:
 
 
 @cache
-def _skinny(device: torch.device, cut: Skinny, act: int, half: bool) -> Program:
+def _skinny(device: torch.device, cut: Skinny, act: int, half: bool, wide: bool) -> Program:
     values = {
-        "ACT": act, "HALF": int(half), "WIDTH": cut.width, "SHARE": cut.share,
+        "ACT": act, "HALF": int(half), "WIDE": int(wide), "WIDTH": cut.width, "SHARE": cut.share,
         "GROUPS": cut.groups, "STAGES": cut.stages,
     }  # fmt: skip
     text = source("skinny", cut.width, half)
@@ -169,3 +168,12 @@ def run(
         return skinny(h, weight, bias, residual, act, out=residual)
     assert act is not None and residual is None
     return gated(h, weight, act)
+
+
+def takes_head(x: Tensor, weight: Tensor, out: Tensor | None = None) -> bool:
+    return takes_skinny(x, weight, None, None, None) and (out is None or _paired(out, torch.float32))
+
+
+def head_logits(x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    y = torch.empty(len(x), len(weight), device=x.device) if out is None else out
+    return skinny(x, weight, out=y)

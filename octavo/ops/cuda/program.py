@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 import triton
 
+_log = logging.getLogger(__name__)
 _noting: ContextVar[Callable[[Program], None] | None] = ContextVar("_noting", default=None)
 
 
@@ -35,16 +37,16 @@ def noting(note: Callable[[Program], None]) -> Iterator[None]:
 
 @cache
 def available(device: torch.device) -> bool:
-    """Whether the device is a Hopper (what the kernels are written for) and runs what the compiler makes."""
+    """Whether the device is a Hopper (what the kernels are written for), the compiler can be reached, and its
+    work can be loaded."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) != (9, 0):
         return False
     try:
-        from cuda.bindings import driver, nvrtc
-
-        major, _ = checked(nvrtc.nvrtcVersion())
-        return bool(major <= checked(driver.cuDriverGetVersion()) // 1000)
-    except (ImportError, RuntimeError):
+        Program("probe", 'extern "C" __global__ void probe() {}', {}, threads=32, shared=0).ready()
+    except (ImportError, RuntimeError) as error:
+        _log.warning("products for Hopper are left to cuBLAS and Triton: %s", error)
         return False
+    return True
 
 
 class Program:

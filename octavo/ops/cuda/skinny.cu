@@ -4,8 +4,8 @@
 // The weights' bytes are what counts, so they come by the copy engine into a ring as large as shared memory,
 // filled before the kernel's turn. A tile of WIDTH weight rows meets all rows of x at once; SHARE blocks of a
 // cluster share a tile's inputs and add up their sums through each other's shared memory, always in the same order.
-// Compiled with ACT (0: none), HALF (float16, else bfloat16), WIDTH (where there is an activation gate and up are
-// half of it each), SHARE, GROUPS (of four warps, 64 rows each), STAGES.
+// Compiled with ACT (0: none), HALF (float16, else bfloat16), WIDE (results of float32), WIDTH (where there is an
+// activation gate and up are half of it each), SHARE, GROUPS (of four warps, 64 rows each), STAGES.
 
 constexpr bool GATED = ACT != 0;
 constexpr int DEPTH = 64;  // inputs a stage: 128 bytes, what a swizzle covers
@@ -20,7 +20,7 @@ constexpr int WORKERS = 128 * GROUPS;
 struct Problem {
     const u16* bias;
     const u16* residual;
-    u16* out;
+    void* out;
     int rows, outputs, depth;
 };
 
@@ -81,7 +81,11 @@ __device__ inline void finish(const Problem& p, int row, int column, float a, fl
         float2 v = unpack(*reinterpret_cast<const u32*>(p.residual + at));
         a += v.x, b += v.y;
     }
-    *reinterpret_cast<u32*>(p.out + at) = pack(a, b);
+#if WIDE
+    reinterpret_cast<float2*>(p.out)[at / 2] = {a, b};
+#else
+    reinterpret_cast<u32*>(p.out)[at / 2] = pack(a, b);
+#endif
 }
 
 __device__ void finish_own(const Problem& p, const float (&sums)[WIDTH / 2], int tile, int row, int pair) {

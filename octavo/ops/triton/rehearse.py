@@ -18,6 +18,7 @@ import triton
 
 from octavo.ops.cuda import program
 from octavo.ops.cuda.program import Program
+from octavo.ops.triton import launchers
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.2  # seconds between two looks whether the engine is idle
@@ -27,6 +28,7 @@ class Rehearsal:
     """Kernels noted so far, each once."""
 
     def __init__(self) -> None:
+        launchers.keep_apart()
         self._noted: dict[tuple[str, str], Callable[[], Any]] = {}
         self._programs: set[Program] = set()
 
