@@ -65,7 +65,7 @@ class LLM:
             self.config, self._text, self.ready, draw=lambda: draws.getrandbits(63)
         )
         self._meter = Meter(self.ready.max_model_len)
-        self._batch = Batch(self._client, self._text.tokenizer, self._meter)
+        self._batch = Batch(self._client, self._text.tokenizer, self._meter, self.ready.budget)
         self._queued: dict[str, str] = {}  # first row of an enqueued request -> its id
 
     @classmethod
@@ -318,7 +318,7 @@ class LLM:
         ]
 
     def _run(self, prepared: list[Prepared], bar: Bar) -> list[RequestOutput]:
-        return self._finish(self._batch.submit(prepared), bar)
+        return self._finish(self._batch.submit(prepared, begin=True), bar)
 
     def _search(self, searches: Sequence[Search], told: Told) -> None:
         """Step by step, all of them together."""

@@ -47,23 +47,33 @@ class _Job:
 
 
 class Batch:
-    """Requests under way and outputs not yet taken, by the id of a request's first row."""
+    """Requests under way and outputs not yet taken, by the id of a request's first row.
 
-    def __init__(self, client: SyncClient, tokenizer: Tokenizer | None, meter: Meter) -> None:
+    `full`: prompt tokens that fill a step of the engine; 0 where that is not known.
+    """
+
+    def __init__(self, client: SyncClient, tokenizer: Tokenizer | None, meter: Meter, full: int = 0) -> None:
         self._client = client
+        self._full = full
         self._tokenizer = tokenizer
         self._meter = meter
         self._jobs: dict[str, _Job] = {}  # by row id
         self._done: dict[str, RequestOutput] = {}
 
-    def submit(self, prepared: Sequence[Prepared]) -> list[str]:
-        """Queues requests; they start with the next `finish`."""
-        keys = []
+    def submit(self, prepared: Sequence[Prepared], begin: bool = False) -> list[str]:
+        """Queues requests; they start with the next `finish`.
+
+        Where they are to `begin`, an engine that idles does so with the first that fill a step, and the rest
+        is queued beside that step.
+        """
+        keys, lacks = [], self._full if begin and not self._client.busy else 0
         for one in prepared:
             job = _Job(one, self._tokenizer, self._meter)
             self._jobs.update(dict.fromkeys(job.rows, job))
             self._client.submit(one.requests)
             keys.append(job.id)
+            if lacks > 0 and (lacks := lacks - len(one.token_ids)) <= 0:
+                self._turn()
         return keys
 
     def finish(self, keys: Sequence[str], told: Told = lambda ended, tokens: None) -> list[RequestOutput]:
@@ -73,6 +83,8 @@ class Batch:
         """
         waiting = {key for key in keys if key not in self._done}
         try:
+            if len(waiting) < len(keys):
+                told(len(keys) - len(waiting), 0)
             while waiting:
                 ended, tokens = self._turn()
                 waiting.difference_update(ended)

@@ -105,6 +105,28 @@ def test_requests_may_wait_beside_others():
     assert made.finish(early)[0].prompt == "hello"
 
 
+def test_an_idle_engine_begins_with_what_fills_a_step():
+    client, building = FakeSyncClient(Script(IDS)), builder()
+    made = Batch(client, TOKENIZER, Meter(64), full=5)
+    queued: list[int] = []
+    step = client.step
+    client.step = lambda: (queued.append(len(client.submitted)), step())[1]
+
+    def prompts():
+        return [building.build([at + 5, 6, 7], SamplingParams(max_tokens=20)) for at in range(4)]
+
+    ended = []
+    outputs = made.finish(made.submit(prompts(), begin=True), lambda *news: ended.append(news[0]))
+    assert queued[:2] == [2, 4], "begun after two of them, then with all"
+    assert [output.prompt_token_ids[0] for output in outputs] == [5, 6, 7, 8] and sum(ended) == 4
+    queued.clear()
+    keys = made.submit(prompts())
+    assert queued == [], "these wait"
+    keys += made.submit(prompts(), begin=True)
+    assert queued == [], "with others before them, which finish will begin"
+    made.finish(keys)
+
+
 def test_an_interrupt_leaves_nothing_under_way():
     client, made, building = batch(Script(IDS))
     keys = made.submit([building.build("hello", SamplingParams(max_tokens=20, n=2))])
