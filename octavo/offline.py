@@ -11,7 +11,7 @@ import random
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -291,14 +291,14 @@ class LLM:
         params: Params,
         priority: Sequence[int] | None,
         tokenization: Mapping[str, Any] | None,
-    ) -> list[Prepared]:
+    ) -> Iterator[Prepared]:
         rows = list(prompts) if several(prompts) else [prompts]
         chosen = calls.each(params, len(rows), "sampling_params")
         ranks = calls.each(priority or 0, len(rows), "priority")
-        return [
+        return (
             self._builder.build(row, one, calls.options_from(tokenization, priority=rank or 0))
             for row, one, rank in zip(rows, chosen, ranks, strict=True)
-        ]
+        )
 
     def _conversations(
         self,
@@ -307,18 +307,21 @@ class LLM:
         priority: Sequence[int] | None,
         how: ChatOptions,
         tokenization: Mapping[str, Any] | None,
-    ) -> list[Prepared]:
+    ) -> Iterator[Prepared]:
         many = bool(messages) and not isinstance(messages[0], Mapping)
         rows = list(messages) if many else [messages]
         chosen = calls.each(params, len(rows), "sampling_params")
         ranks = calls.each(priority or 0, len(rows), "priority")
-        return [
+        return (
             self._builder.build_chat(row, one, how, calls.options_from(tokenization, priority=rank or 0))
             for row, one, rank in zip(rows, chosen, ranks, strict=True)
-        ]
+        )
 
-    def _run(self, prepared: list[Prepared], bar: Bar) -> list[RequestOutput]:
-        return self._finish(self._batch.submit(prepared, begin=True), bar)
+    def _run(self, prepared: Iterable[Prepared], bar: Bar) -> list[RequestOutput]:
+        self._check_open()
+        with _interruptible(lambda ended, tokens: None) as told:
+            keys = self._batch.submit(prepared, True, told)
+        return self._finish(keys, bar)
 
     def _search(self, searches: Sequence[Search], told: Told) -> None:
         """Step by step, all of them together."""
@@ -329,16 +332,20 @@ class LLM:
                 search.take([alternatives(next(outputs)) for _ in some])
             told(sum(search.done for search in left), sum(map(len, asked)))
 
-    def _enqueue(self, prepared: list[Prepared]) -> list[str]:
-        keys = self._batch.submit(prepared)
-        self._queued.update({key: one.id for key, one in zip(keys, prepared, strict=True)})
-        return [one.id for one in prepared]
+    def _enqueue(self, prepared: Iterable[Prepared]) -> list[str]:
+        ready = list(prepared)
+        keys = self._batch.submit(ready)
+        self._queued.update({key: one.id for key, one in zip(keys, ready, strict=True)})
+        return [one.id for one in ready]
 
     def _finish(self, keys: list[str], bar: Bar) -> list[RequestOutput]:
-        if not self._close.alive:
-            raise UserError("this LLM is closed", hint="make another")
+        self._check_open()
         with _progress(bar, len(keys)) as shown, _interruptible(shown) as told:
             return self._batch.finish(keys, told)
+
+    def _check_open(self) -> None:
+        if not self._close.alive:
+            raise UserError("this LLM is closed", hint="make another")
 
 
 _POOLING = "pooling models are not loaded yet"

@@ -60,20 +60,28 @@ class Batch:
         self._jobs: dict[str, _Job] = {}  # by row id
         self._done: dict[str, RequestOutput] = {}
 
-    def submit(self, prepared: Sequence[Prepared], begin: bool = False) -> list[str]:
-        """Queues requests; they start with the next `finish`.
+    def submit(
+        self, prepared: Iterable[Prepared], begin: bool = False, told: Told = lambda ended, tokens: None
+    ) -> list[str]:
+        """Queues requests; they start with the next `finish`. `told` is called after each, and may raise.
 
         Where they are to `begin`, an engine that idles does so with the first that fill a step, and the rest
-        is queued beside that step.
+        is prepared and queued beside that step. What ends the preparing ends all of these requests.
         """
-        keys, lacks = [], self._full if begin and not self._client.busy else 0
-        for one in prepared:
-            job = _Job(one, self._tokenizer, self._meter)
-            self._jobs.update(dict.fromkeys(job.rows, job))
-            self._client.submit(one.requests)
-            keys.append(job.id)
-            if lacks > 0 and (lacks := lacks - len(one.token_ids)) <= 0:
-                self._turn()
+        keys: list[str] = []
+        lacks = self._full if begin and not self._client.busy else 0
+        try:
+            for one in prepared:
+                job = _Job(one, self._tokenizer, self._meter)
+                self._jobs.update(dict.fromkeys(job.rows, job))
+                keys.append(job.id)
+                self._client.submit(one.requests)
+                if lacks > 0 and (lacks := lacks - len(one.token_ids)) <= 0:
+                    self._turn()
+                told(0, 0)
+        except BaseException:
+            self._withdraw(keys)
+            raise
         return keys
 
     def finish(self, keys: Sequence[str], told: Told = lambda ended, tokens: None) -> list[RequestOutput]:
@@ -96,10 +104,19 @@ class Batch:
 
     def cancel(self) -> None:
         """Gives up everything under way and waits for the step that is running."""
-        self._client.abort(list(self._jobs))
-        self._jobs.clear()
         self._done.clear()
-        while self._client.busy:
+        self._give_up(list(self._jobs))
+
+    def _withdraw(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._done.pop(key, None)
+        self._give_up([row for row, job in self._jobs.items() if job.id in keys])
+
+    def _give_up(self, rows: Sequence[str]) -> None:
+        self._client.abort(rows)
+        for row in rows:
+            del self._jobs[row]
+        while self._client.busy and not self._jobs:
             self._client.step()
 
     def _turn(self) -> tuple[list[str], int]:

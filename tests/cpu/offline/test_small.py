@@ -63,6 +63,21 @@ def test_equal_engine_seeds_repeat_a_run(folder):
     assert one == same and one != other and one[0] != one[1]
 
 
+def test_what_begins_early_ends_with_a_refused_prompt(folder):
+    """Long prompts begin while later ones are still looked at."""
+    with small(folder, max_num_batched_tokens=32) as llm:
+        long = [[at + 1] * 40 for at in range(4)]
+        greedy = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
+        (alone,) = llm.generate(long[:1], greedy, use_tqdm=False)
+        before = llm._client.stats().steps
+        with pytest.raises(UserError, match="-1"):
+            llm.generate([*long, [-1]], greedy, use_tqdm=False)
+        assert llm._client.stats().steps > before and not llm._client.busy
+        first, *others = llm.generate(long, greedy, use_tqdm=False)
+        assert first.outputs[0].token_ids == alone.outputs[0].token_ids
+        assert len(others) == 3 and all(output.finished for output in others)
+
+
 def test_a_closed_llm_says_so(folder):
     llm = small(folder)
     llm.close()

@@ -110,7 +110,7 @@ def test_an_idle_engine_begins_with_what_fills_a_step():
     made = Batch(client, TOKENIZER, Meter(64), full=5)
     queued: list[int] = []
     step = client.step
-    client.step = lambda: (queued.append(len(client.submitted)), step())[1]
+    client.step = lambda: (queued.append(len(client.left)), step())[1]
 
     def prompts():
         return [building.build([at + 5, 6, 7], SamplingParams(max_tokens=20)) for at in range(4)]
@@ -125,6 +125,32 @@ def test_an_idle_engine_begins_with_what_fills_a_step():
     keys += made.submit(prompts(), begin=True)
     assert queued == [], "with others before them, which finish will begin"
     made.finish(keys)
+
+
+def test_a_prompt_that_is_refused_takes_those_before_it_along():
+    client, building = FakeSyncClient(Script(IDS)), builder()
+    made = Batch(client, TOKENIZER, Meter(64), full=3)
+    waiting = made.submit([building.build("hello", SamplingParams(max_tokens=20))])
+    made.finish(waiting)
+
+    def prompts(last):
+        yield building.build([5, 6, 7], SamplingParams(max_tokens=20))
+        yield building.build(last, SamplingParams(max_tokens=20))
+
+    with pytest.raises(UserError):
+        made.submit(prompts([-1]), begin=True)
+    assert not client.busy and len(client.aborted) == 1, "though it had begun"
+    queued = made.submit([building.build("hello", SamplingParams(max_tokens=20))])
+    with pytest.raises(UserError):
+        made.submit(prompts([-1]), begin=True)
+    assert made.finish(queued)[0].outputs[0].text == TEXT, "others go on"
+
+    def interrupt(ended, tokens):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made.submit(prompts([5]), True, interrupt)
+    assert not client.busy
 
 
 def test_an_interrupt_leaves_nothing_under_way():
