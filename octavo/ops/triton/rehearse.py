@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -19,9 +19,15 @@ import triton
 from octavo.ops.cuda import program
 from octavo.ops.cuda.program import Program
 from octavo.ops.triton import launchers
+from octavo.ops.triton.compile_apart import Compiler, Kernel
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.2  # seconds between two looks whether the engine is idle
+
+
+class _Noted(NamedTuple):
+    prepare: Callable[[], Any]
+    kernel: Kernel | None = None  # of Triton, whose compiler holds the interpreter
 
 
 class Rehearsal:
@@ -29,7 +35,7 @@ class Rehearsal:
 
     def __init__(self) -> None:
         launchers.keep_apart()
-        self._noted: dict[tuple[str, str], Callable[[], Any]] = {}
+        self._noted: dict[tuple[str, str], _Noted] = {}
         self._programs: set[Program] = set()
 
     @contextmanager
@@ -66,43 +72,53 @@ class Rehearsal:
         """
         make = _forgiving(torch.cuda.current_device())
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(make, self._take()))
+            list(pool.map(make, (noted.prepare for noted in self._take())))
 
     def compile_later(self, idle: Callable[[], bool]) -> Callable[[], None]:
-        """The same behind the caller's back, a kernel at a time and only while `idle`: a compiler that
-        holds the interpreter would hold up every step. The result ends it, after the kernel it is at."""
+        """The same behind the caller's back, a kernel at a time. Triton's compiler holds the interpreter and
+        would hold up every step, so its kernels are compiled by a process and loaded here while `idle`. The
+        result ends it, after the kernel it is at."""
         make = _forgiving(torch.cuda.current_device())
-        waiting = self._take()
-        ended = threading.Event()
+        waiting, ended = self._take(), threading.Event()
+        compiler = Compiler(triton.runtime.driver.active.get_current_target())
 
         def work() -> None:
-            for prepare in waiting:
-                while not idle():
-                    if ended.wait(_LOOK):
-                        return
+            for noted in waiting:
+                if noted.kernel is not None:
+                    ahead(noted.kernel)
+                while not idle() and not ended.wait(_LOOK):
+                    pass
                 if ended.is_set():
                     return
-                make(prepare)
+                make(noted.prepare)
+            compiler.end()
+
+        def ahead(kernel: Kernel) -> None:
+            try:
+                compiler.make(kernel)
+            except RuntimeError as error:
+                _log.debug("not compiled apart: %s", error)
 
         thread = threading.Thread(target=work, name="octavo-compile", daemon=True)
         thread.start()
 
         def end() -> None:
             ended.set()
+            compiler.end()
             thread.join()
 
         return end
 
-    def _take(self) -> list[Callable[[], Any]]:
+    def _take(self) -> list[_Noted]:
         """What was noted, from now on no more. First what does not hold the interpreter while it compiles."""
-        noted = [*(made.ready for made in self._programs), *self._noted.values()]
+        noted = [*(_Noted(made.ready) for made in self._programs), *self._noted.values()]
         self._programs, self._noted = set(), {}
         return noted
 
     def _note(self, *, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         jit, data = fn.jit_function, compile["specialization_data"]
         # with its launcher, which else is made at the first launch
-        self._noted[fn.name, key] = lambda: jit.preload(data).run
+        self._noted[fn.name, key] = _Noted(lambda: jit.preload(data).run, Kernel(fn.module, fn.name, data))
         return True
 
 
