@@ -108,9 +108,10 @@ class Batch:
         self._give_up(list(self._jobs))
 
     def _withdraw(self, keys: Sequence[str]) -> None:
-        for key in keys:
+        gone = set(keys)
+        for key in gone:
             self._done.pop(key, None)
-        self._give_up([row for row, job in self._jobs.items() if job.id in keys])
+        self._give_up([row for row, job in self._jobs.items() if job.id in gone])
 
     def _give_up(self, rows: Sequence[str]) -> None:
         self._client.abort(rows)
