@@ -1,7 +1,7 @@
 """A process that compiles kernels into Triton's cache on disk, for one that must not stop meanwhile: the
 compiler's passes hold the interpreter for up to a second. It needs no device, only to be told of it.
 
-Line by line, JSON each way: what is compiled for, then kernels, each answered with "" or what went wrong.
+Line by line, JSON each way: where to and what for, then kernels, each answered with "" or what went wrong.
 """
 
 from __future__ import annotations
@@ -70,10 +70,9 @@ class Compiler:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", __spec__.name],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-                    env=os.environ | {"TRITON_CACHE_DIR": str(triton.knobs.cache.dir)},
                 )  # fmt: skip
                 target = self._target
-                _tell(self._process, (target.backend, target.arch, target.warp_size))
+                _tell(self._process, (triton.knobs.cache.dir, target.backend, target.arch, target.warp_size))
             return self._process
 
 
@@ -107,7 +106,8 @@ def _compile(kernel: Kernel) -> str:
 def _serve() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # a compiler's own words are no answers
     os.nice(10)
-    driver.set_active(_Told(GPUTarget(*json.loads(sys.stdin.readline()))))
+    triton.knobs.cache.dir, *target = json.loads(sys.stdin.readline())
+    driver.set_active(_Told(GPUTarget(*target)))
     for line in sys.stdin:
         print(json.dumps(_compile(Kernel(*json.loads(line)))), file=answers, flush=True)
 
