@@ -17,8 +17,8 @@ from octavo.ops.cuda.source import source
 from octavo.ops.matmul import head_logits, linear, project
 from octavo.ops.triton import attach as _attach  # noqa: F401
 
-# of results: gate, up and their product may each be rounded
-ROUNDING = {torch.float16: 2e-3, torch.bfloat16: 8e-3}
+ROUNDING = {torch.float16: 1e-3, torch.bfloat16: 8e-3}
+ROUNDING_ALL = ROUNDING | {torch.float16: 2e-3}  # of gate, up and their product
 GATES = {"silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 SHAPES = [
     (6144, 4096), (4096, 4096), (14336, 4096), (4096, 14336), (4096, 1024), (1024, 2048), (3072, 1024),
@@ -131,9 +131,9 @@ def hopper(device: str) -> None:
         pytest.skip("no Hopper")
 
 
-def close(y, want, dtype) -> None:
+def close(y, want, dtype, bound=ROUNDING) -> None:
     error = (y.double() - want).abs().max() / want.abs().max()
-    assert error < ROUNDING[dtype], float(error)
+    assert error < bound[dtype], float(error)
 
 
 def operands(m, n, k, act, dtype, device):
@@ -196,7 +196,7 @@ def test_gated_of_many_rows(act, m, n, k, device) -> None:
     hopper(device)
     for dtype in (torch.bfloat16, torch.float16):
         x, weight, want = operands(m, n, k, act, dtype, device)
-        close(matmul.gated(x, weight, act), want, dtype)
+        close(matmul.gated(x, weight, act), want, dtype, ROUNDING_ALL)
 
 
 @pytest.mark.gpu

@@ -57,12 +57,18 @@ def note(rehearsal: Rehearsal, name: str, happened: list[str], made: threading.E
 
 
 def test_kernels_are_compiled_apart_and_loaded_here_while_nothing_runs(happened: list[str]) -> None:
-    rehearsal, made, idle = Rehearsal(), threading.Event(), threading.Event()
+    rehearsal, made = Rehearsal(), threading.Event()
+    idle, looked = threading.Event(), threading.Event()
+
+    def quiet() -> bool:
+        looked.set()
+        return idle.is_set()
+
     for name in ("one", "bad"):
         note(rehearsal, name, happened, threading.Event())
     note(rehearsal, "last", happened, made)
-    end = rehearsal.compile_later(idle.is_set)
-    assert not made.wait(0.3) and happened == ["apart one"], "steps run"
+    end = rehearsal.compile_later(quiet)
+    assert looked.wait(10) and not made.wait(0.3) and happened == ["apart one"], "steps run"
     idle.set()
     assert made.wait(10)
     end()
