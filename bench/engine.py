@@ -4,7 +4,10 @@
 
 Weights are random ("dummy") and prompts are random token ids, so that nothing is downloaded; `--model` is a
 folder with a config.json. The first repeat of a workload warms up and does not count; a shared prefix is in
-the cache from then on. `--engine-args` is a JSON object of further arguments of LLM.
+the cache from then on. Every workload has prompts of its own; with `--common-prompts` all begin with the
+same ones, so that what the cache still holds of an earlier workload is not computed again (after batch64, 64
+of batch256's 256). `cached_tokens` tells how many each repeat found. `--engine-args` is a JSON object of
+further arguments of LLM.
 
 Octavo is checked first, in a process of its own (check.py): what does not compute the model is not timed.
 That fills the cache of kernels; `--unchecked` is for the start without one.
@@ -56,7 +59,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def requests(w: Workload, vocab: int, seed: int) -> list[Request]:
+def requests(w: Workload, vocab: int, seed: int | str) -> list[Request]:
     common, own = random.Random(7), random.Random(seed)
     prefix = [common.randrange(10, vocab) for _ in range(w.shared)]
     made = []
@@ -66,43 +69,61 @@ def requests(w: Workload, vocab: int, seed: int) -> list[Request]:
     return made
 
 
-def run(llm: Any, params: Callable[..., Any], w: Workload, vocab: int, repeats: int) -> dict[str, Any]:
+class Bench(NamedTuple):
+    """A workload on an engine."""
+
+    llm: Any
+    params: Callable[..., Any]  # the engine's SamplingParams
+    vocab: int
+    name: str
+    common: bool = False  # its prompts are those of the other workloads
+
+    def requests(self, repeat: int) -> list[Request]:
+        seed = 100 + repeat
+        return requests(WORKLOADS[self.name], self.vocab, seed if self.common else f"{self.name} {seed}")
+
+
+def run(bench: Bench, repeats: int) -> dict[str, Any]:
     """Seconds of each repeat and what follows from their median."""
-    seconds = []
+    times, asked = [], bench.requests(0)
     for repeat in range(repeats + 1):
-        asked = requests(w, vocab, 100 + repeat)
-        seconds.append(_generate(llm, params, w, asked))
-    counted = spread(seconds[1:])
+        asked = bench.requests(repeat)
+        times.append(generate(bench, asked))
+    seconds, cached = zip(*times[1:], strict=True)
+    counted = spread(list(seconds))
     middle, longest = counted["median"], max(n for _, n in asked)
     wanted = sum(n for _, n in asked)
     return {
         "seconds": counted,
-        "each": [round(s, 4) for s in seconds[1:]],
+        "each": [round(s, 4) for s in seconds],
+        "cached_tokens": list(cached),
         "output_tokens_per_s": round(wanted / middle, 1),
         "prompt_tokens_per_s": round(sum(len(ids) for ids, _ in asked) / middle, 1),
         "ms_per_step": round(1e3 * middle / longest, 4),
     }
 
 
-def _generate(llm: Any, params: Callable[..., Any], w: Workload, asked: list[Request]) -> float:
-    """Seconds it takes."""
+def generate(bench: Bench, asked: list[Request]) -> tuple[float, int]:
+    """Seconds it takes, and the prompts' tokens that were in the prefix cache."""
+    w = WORKLOADS[bench.name]
     sampling = [
-        params(temperature=w.temperature, max_tokens=n, ignore_eos=True, detokenize=False) for _, n in asked
+        bench.params(temperature=w.temperature, max_tokens=n, ignore_eos=True, detokenize=False)
+        for _, n in asked
     ]
     prompts = [{"prompt_token_ids": ids} for ids, _ in asked]
     began = time.perf_counter()
-    outputs = llm.generate(prompts, sampling, use_tqdm=False)
+    outputs = bench.llm.generate(prompts, sampling, use_tqdm=False)
     seconds = time.perf_counter() - began
     got, wanted = sum(len(o.outputs[0].token_ids) for o in outputs), sum(n for _, n in asked)
     assert got == wanted, f"{got} tokens came, {wanted} were asked for"
-    return seconds
+    return seconds, sum(o.num_cached_tokens or 0 for o in outputs)
 
 
-def profiled(llm: Any, params: Callable[..., Any], w: Workload, vocab: int) -> dict[str, Any]:
+def profiled(bench: Bench) -> dict[str, Any]:
     """One more run, with the GPU's kernels recorded: which took how long, and how long none ran."""
-    llm.start_profile(operators=False)
-    _generate(llm, params, w, requests(w, vocab, 99))
-    with gzip.open(llm.stop_profile(), "rt") as file:
+    bench.llm.start_profile(operators=False)
+    generate(bench, bench.requests(-1))
+    with gzip.open(bench.llm.stop_profile(), "rt") as file:
         events = json.load(file)["traceEvents"]
     kernels = sorted(
         (e["ts"], e["ts"] + e["dur"], e["name"].split("<")[0].split("(")[0])
@@ -148,6 +169,7 @@ def main() -> None:
     parser.add_argument("--workloads", default="one,eight,batch64,batch256,prefill,shared")
     parser.add_argument("--engine-args", type=json.loads, default={})
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--common-prompts", action="store_true", help="of all workloads")
     parser.add_argument("--profile", action="store_true", help="one more run of Octavo, its kernels recorded")
     parser.add_argument("--unchecked", action="store_true", help="time it without the check before")
     parser.add_argument("--out", type=Path)
@@ -163,9 +185,10 @@ def main() -> None:
     rows: list[dict[str, Any]] = [{"workload": "start", "seconds": time.perf_counter() - began}]
     print(json.dumps(rows[0]), flush=True)
     for name in filter(None, args.workloads.split(",")):
-        row = run(llm, engine.SamplingParams, WORKLOADS[name], vocab, args.repeats)
+        bench = Bench(llm, engine.SamplingParams, vocab, name, args.common_prompts)
+        row = run(bench, args.repeats)
         if args.profile and args.module == "octavo":  # its traces hold kernels alone
-            row["profile"] = profiled(llm, engine.SamplingParams, WORKLOADS[name], vocab)
+            row["profile"] = profiled(bench)
         rows.append({"workload": name, **WORKLOADS[name]._asdict(), **row})
         print(json.dumps(rows[-1]), flush=True)
     if args.out:

@@ -71,7 +71,8 @@ def measure(module: str, model: str, args: argparse.Namespace) -> dict[str, Any]
         words = [
             "--module", module, "--model", args.model or folder, "--workloads", ",".join(workloads),
             "--engine-args", json.dumps({**settings, **args.engine_args}), "--repeats", str(args.repeats),
-            *(["--profile"] if args.profile else []), "--out", str(out),
+            *(["--profile"] if args.profile else []), *(["--common-prompts"] if args.common_prompts else []),
+            "--out", str(out),
         ]  # fmt: skip
         subprocess.run(
             [sys.executable, "-m", "bench.engine", *words],
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--model", help="a folder that stands for every model: to try this script out")
     parser.add_argument("--engine-args", type=json.loads, default={}, help="for every engine")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--common-prompts", action="store_true", help="see bench/engine.py")
     parser.add_argument("--profile", action="store_true", help="one more run of Octavo, its kernels recorded")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
