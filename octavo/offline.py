@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from octavo.checkpoint.find import locate
+from octavo.core import heap
 from octavo.core.errors import Unsupported, UserError
 from octavo.core.events import CoreStats
 from octavo.engine.inline import InlineClient
@@ -52,6 +53,11 @@ class LLM:
     """
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
+        with heap.swept_once():
+            self._load(model, settings)
+        self._queued: dict[str, str] = {}  # first row of an enqueued request -> its id
+
+    def _load(self, model: str | None, settings: dict[str, Any]) -> None:
         self.config = calls.config_from(model, settings)
         self._files = locate(self.config.model)
         self._text = load_text(self.config.model, self._files)
@@ -66,7 +72,6 @@ class LLM:
         )
         self._meter = Meter(self.ready.max_model_len)
         self._batch = Batch(self._client, self._text.tokenizer, self._meter, self.ready.budget)
-        self._queued: dict[str, str] = {}  # first row of an enqueued request -> its id
 
     @classmethod
     def from_engine_args(cls, args: Any) -> LLM:

@@ -1,10 +1,12 @@
-"""What glibc's allocator is told, so that memory goes back to the system. Elsewhere it does nothing."""
+"""Memory of the process: what glibc's allocator is told, so that it goes back to the system (elsewhere
+nothing), and when Python looks for garbage."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
+from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 1 << 20  # bytes
@@ -23,6 +25,24 @@ def keep_small() -> None:
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         library.mallopt(_M_TRIM_THRESHOLD, _LARGE)
         library.mallopt(_M_ARENA_MAX, 1)
+
+
+@contextlib.contextmanager
+def swept_once() -> Iterator[None]:
+    """Inside no garbage is looked for, then once. For loading, whose objects stay.
+
+    They would be swept again and again as they become more, and a last time amid the first requests: all of
+    torch and the model's objects, a tenth of a second.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 def give_back() -> None:
