@@ -345,7 +345,8 @@ class CudaDevice:
         return self._graphs.count
 
     def _capture(self, rows: int) -> None:
-        """Twice: once as a dry run, once recorded. No slot is held, so nothing but page 0 is written."""
+        """Twice: a dry run that is recorded, and its first use, which takes the graph to the device. No slot
+        is held, so nothing but page 0 is written."""
         steps = [bounds for bounds in self._decoding(rows) if self._backend.captures(bounds)]
         for _ in range(2):
             for bounds in steps:

@@ -1,5 +1,5 @@
-"""CUDA graphs by key: run eagerly the first time, captured the second, replayed from then on; beyond a
-number the one that was not used for longest goes.
+"""CUDA graphs by key: launched kernel by kernel the first time, captured behind that, replayed from then on;
+beyond a number the one that was not used for longest goes.
 
 Knows nothing of what it captures, only that the same key means the same launches on the same memory.
 """
@@ -22,7 +22,6 @@ class Graphs:
     def __init__(self, device: torch.device, *, most: int, eager: bool) -> None:
         self.off = eager or device.type != "cuda"
         self._most = most
-        self._seen: set[Hashable] = set()
         self._graphs: OrderedDict[Hashable, torch.cuda.CUDAGraph] = OrderedDict()  # newest use last
         if not self.off:
             self._pool = torch.cuda.graph_pool_handle()
@@ -37,26 +36,20 @@ class Graphs:
         if self.off:
             launch()
             return
-        graph = self._graphs.get(key)
-        if graph is None and key in self._seen:
-            graph = self._captured(key, launch)
-        if graph is not None:
+        if (graph := self._graphs.get(key)) is not None:
             self._graphs.move_to_end(key)
             graph.replay()
             return
-        self._seen.add(key)
         launch()  # whatever is compiled or set up on first use, is now
+        self._capture(key, launch)  # for the next one, while this one runs
 
-    def _captured(self, key: Hashable, launch: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
-        """None where there is no memory for another graph: the step is launched kernel by kernel. One that
-        goes may still be running: CUDA frees it when it is through."""
+    def _capture(self, key: Hashable, launch: Callable[[], object]) -> None:
+        """Nothing where there is no memory for another graph: such steps are launched kernel by kernel. One
+        that goes may still be running: CUDA frees it when it is through."""
         while len(self._graphs) >= self._most:
             self._graphs.popitem(last=False)
-        try:
-            graph = self._graphs[key] = self._record(launch)
-        except torch.OutOfMemoryError:
-            return None
-        return graph
+        with contextlib.suppress(torch.OutOfMemoryError):
+            self._graphs[key] = self._record(launch)
 
     def _record(self, launch: Callable[[], object]) -> torch.cuda.CUDAGraph:
         """Records without running. torch.cuda.graph() would sweep Python's garbage each time: the best
@@ -77,7 +70,6 @@ class Graphs:
 
     def clear(self) -> None:
         self._graphs.clear()
-        self._seen.clear()
 
 
 @cache
