@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from octavo.core import heap
 from octavo.core.errors import UserError
 
 
@@ -40,4 +41,6 @@ class Profiler:
         window.stop()
         path = self._folder / f"octavo-{time.strftime('%Y%m%d-%H%M%S')}.json.gz"
         window.export_chrome_trace(str(path))
+        del window
+        heap.give_back()  # its events refer to each other: a second's sweep, else amid some request
         return str(path)
