@@ -47,6 +47,12 @@ def test_a_workload_has_its_own_prompts():
     }
 
 
+def test_their_lengths_are_the_same_either_way():
+    own, common = (bench("spread256", common).requests(1) for common in (False, True))
+    assert [(len(ids), n) for ids, n in own] == [(len(ids), n) for ids, n in common]
+    assert all(10 <= token < 1000 for ids, _ in own for token in ids)
+
+
 def test_or_all_begin_with_the_same_ones():
     assert begin("batch256", True)[:64] == begin("batch64", True)
 

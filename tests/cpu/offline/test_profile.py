@@ -35,4 +35,6 @@ def test_a_window_leaves_nothing_for_a_later_sweep(tmp_path: Path) -> None:
     for _ in range(2000):
         x = x + 1
     profiler.stop()
-    assert gc.collect() < 2000, "two thousand operators are some hundred thousand objects that know each other"
+    assert gc.collect() < 2000, (
+        "two thousand operators are some hundred thousand objects that know each other"
+    )
