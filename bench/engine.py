@@ -88,7 +88,7 @@ class Bench(NamedTuple):
 
 def run(bench: Bench, repeats: int) -> dict[str, Any]:
     """Seconds of each repeat and what follows from their median."""
-    times, asked = [], bench.requests(0)
+    times = []
     for repeat in range(repeats + 1):
         asked = bench.requests(repeat)
         times.append(generate(bench, asked))
