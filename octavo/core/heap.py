@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 1 << 20  # bytes
+_MANY = 50_000  # objects
 
 
 def keep_small() -> None:
@@ -29,7 +30,7 @@ def keep_small() -> None:
 
 @contextlib.contextmanager
 def swept_once() -> Iterator[None]:
-    """Inside no garbage is looked for, then once. For loading, whose objects stay.
+    """Inside no garbage is looked for, then once if there are many new objects. For loading: they stay.
 
     They would be swept again and again as they become more, and a last time amid the first requests: all of
     torch and the model's objects, a tenth of a second.
@@ -42,7 +43,8 @@ def swept_once() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        gc.collect()
+        if gc.get_count()[0] > _MANY:  # a process's second model makes few, all modules are there
+            gc.collect()
 
 
 def give_back() -> None:

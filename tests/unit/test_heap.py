@@ -47,7 +47,8 @@ class Knot:
 def test_loading_is_swept_once_after_it_even_if_it_fails():
     with pytest.raises(ValueError, match="unreadable"), heap.swept_once():
         assert not gc.isenabled()
-        gone = weakref.ref(Knot())
+        knots = [Knot() for _ in range(2 * heap._MANY)]
+        gone = weakref.ref(knots.pop())
         assert gone()
         raise ValueError("unreadable")
     assert gc.isenabled() and not gone()
