@@ -47,6 +47,12 @@ def swept_once() -> Iterator[None]:
             gc.collect()
 
 
+def keep_loaded() -> None:
+    """What was loaded lives as long as the process: no full sweeps over it from here on."""
+    gc.collect()
+    gc.freeze()
+
+
 def give_back() -> None:
     """Garbage, and pages that hold nothing any more. Takes milliseconds: for moments of rest.
 

@@ -7,7 +7,6 @@ is read before the next plan. Idle, the thread sleeps in poll and wakes at once 
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
@@ -142,8 +141,7 @@ def _live(boot: Boot, post: Post, make: MakeExecutor) -> None:
     core = EngineCore(boot.config, boot.files, make(boot.config, boot.files))
     try:
         ready = core.start(lambda stage, share: post.send(Progress(stage, share)))
-        gc.collect()
-        gc.freeze()  # what was loaded lives as long as the process: no full sweeps over it
+        heap.keep_loaded()
         post.send(Started(ready))
         run(core, post)
     finally:

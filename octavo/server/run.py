@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-import gc
 import logging
 import signal
 import socket
@@ -108,8 +107,7 @@ async def opened(
         text, ready = await _unless(stop, _both(loading, client.start(progress)))
         builder = PromptBuilder.of(config, text, ready)
         service = Service(config, files, ready, client, Front(client, builder), builder)
-        gc.collect()
-        gc.freeze()  # what was loaded lives as long as the process: no full sweeps over it
+        heap.keep_loaded()
         yield service
     finally:
         await client.close()
